@@ -1,0 +1,104 @@
+"""The neutral inference request every dialect is parsed into, and values shared by the contracts."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from libs.common.contracts.message import Value
+
+Kind = Literal["chat", "generate", "embed", "load"]
+Priority = Literal["interactive", "batch"]
+EngineName = Literal["llama_cpp", "openai_http", "echo"]
+OutputFormat = Literal["json"] | dict[str, Any] | None
+
+
+class ModelDetails(Value):
+    """What clients show about a model; Ollama's ``details``."""
+
+    parent_model: str = ""
+    format: str = ""
+    family: str = ""
+    families: tuple[str, ...] = ()
+    parameter_size: str = ""
+    quantization_level: str = ""
+    context_length: int = 0
+    embedding_length: int = 0
+
+
+class ModelRef(Value):
+    """A name resolved: everything scheduler and worker need to run the model, so that neither has to ask."""
+
+    name: str = Field(description="display name with its tag, as smollm2:135m")
+    digest: str = Field(description="sha256 of the manifest, 64 hex digits; of the name for models without one")
+    engine: EngineName
+    weights: str | None = Field(None, description="blob digest of the GGUF, sha256:<64 hex>")
+    size: int = Field(0, description="bytes of all layers")
+    capabilities: tuple[str, ...] = ("completion",)
+    context_length: int = Field(0, description="trained length in tokens; 0 if unknown")
+    parameters: dict[str, Any] = Field({}, description="the model's default options")
+    system: str = ""
+    template: str | None = None
+    details: ModelDetails = ModelDetails()
+
+
+class ToolFunction(Value):
+    name: str
+    arguments: dict[str, Any] = {}
+    index: int = 0
+
+
+class ToolCall(Value):
+    id: str = ""
+    function: ToolFunction
+
+
+class ChatMessage(Value):
+    role: str
+    content: str = ""
+    thinking: str = ""
+    images: tuple[str, ...] = ()
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_name: str = ""
+    tool_call_id: str = ""
+
+
+class SamplingOptions(Value):
+    """Ollama's options, resolved (defaults, then the model's, then the request's)."""
+
+    num_ctx: int = Field(0, description="0: the worker's default, capped at the trained length")
+    num_predict: int = Field(-1, description="-1: until the model stops")
+    num_keep: int = 4
+    temperature: float = 0.8
+    top_k: int = 40
+    top_p: float = 0.9
+    min_p: float = 0.0
+    typical_p: float = 1.0
+    repeat_last_n: int = 64
+    repeat_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    seed: int = Field(0, description="never random here: the gateway draws one if the client sent none")
+    stop: tuple[str, ...] = ()
+
+
+class InferenceTask(Value):
+    """What the worker does. The scheduler carries it without looking inside."""
+
+    kind: Kind
+    messages: tuple[ChatMessage, ...] = ()
+    prompt: str = ""
+    system: str | None = None
+    context: tuple[int, ...] = Field((), description="token ids of an earlier generate call to continue from")
+    raw: bool = False
+    inputs: tuple[str, ...] = Field((), description="texts to embed")
+    truncate: bool = True
+    shift: bool = True
+    dimensions: int | None = None
+    format: OutputFormat = None
+    options: SamplingOptions = SamplingOptions()
+    keep_alive_seconds: float | None = Field(None, description="None: leave as it is; negative: for ever")
+
+
+class RunningRequest(Value):
+    request_id: str
+    epoch: int

@@ -1,0 +1,65 @@
+"""Frames of a token log. msgspec arrays, encoded once by the worker, stored and published as they are."""
+
+from typing import Any, Final
+
+import msgspec
+
+
+class Usage(msgspec.Struct, array_like=True, frozen=True):
+    """Counts in tokens, durations in nanoseconds. Billed once, however many attempts it took."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    load_ns: int = 0
+    prompt_ns: int = 0
+    completion_ns: int = 0
+
+
+class StreamError(msgspec.Struct, array_like=True, frozen=True):
+    """A ``ServiceError`` on the wire: its code in the error registry and its message."""
+
+    code: str
+    message: str
+
+
+class StreamEnd(msgspec.Struct, array_like=True, frozen=True):
+    """How a request ended. ``error`` is None for a complete answer."""
+
+    done_reason: str = "stop"
+    usage: Usage = Usage()
+    error: StreamError | None = None
+    context: list[int] = []
+    embeddings: list[list[float]] = []
+
+
+class Frame(msgspec.Struct, array_like=True, frozen=True):
+    """One flush of one request: text and the ids of exactly the tokens it is made of.
+
+    ``seq`` counts frames of the request from 1 without gaps, across epochs. (epoch, seq) is also the
+    frame's id in the Redis stream, so that Redis itself refuses an order that goes back.
+    """
+
+    request_id: str
+    epoch: int
+    seq: int
+    text: str = ""
+    token_ids: list[int] = []
+    thinking: str = ""
+    tool_calls: list[dict[str, Any]] = []
+    end: StreamEnd | None = None
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Frame)
+
+
+def encode_frame(frame: Frame) -> bytes:
+    return _encoder.encode(frame)
+
+
+def decode_frame(data: bytes) -> Frame:
+    """Raises ``msgspec.DecodeError`` if the bytes are not a frame."""
+    return _decoder.decode(data)
+
+
+FIRST_EPOCH: Final = 1

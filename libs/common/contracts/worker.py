@@ -1,0 +1,91 @@
+"""What workers obey and announce."""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from libs.common.contracts.inference import EngineName, Kind, ModelDetails, RunningRequest
+from libs.common.contracts.message import Command, Event, Value
+from libs.common.contracts.scheduler import RequestInference
+
+
+class RunInference(Command):
+    """A grant. The worker keeps the delivery unacknowledged while it runs: the broker is the lease."""
+
+    to_instance: ClassVar[bool] = True
+    returns_to: ClassVar[type[Command] | None] = RequestInference
+    lease_ttl_seconds: ClassVar[float] = 2
+
+    request: RequestInference
+    epoch: int = Field(description="1 for the first grant; a higher one fences every lower one")
+    granted_at: float
+
+
+class InferenceStarted(Event):
+    """The engine took the request; ``load_ns`` says how long it waited for the model."""
+
+    request_id: str
+    epoch: int
+    worker_id: str
+    load_ns: int = 0
+
+
+class InferenceFinished(Event):
+    """The final frame is in the token log. Journalled and billed exactly once, by ``request_id``."""
+
+    request_id: str
+    epoch: int
+    worker_id: str
+    organization_id: str
+    user_id: str | None = None
+    key_id: str | None = None
+    model: str
+    kind: Kind
+    outcome: Literal["done", "failed", "cancelled"]
+    done_reason: str = ""
+    error_code: str | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    accepted_at: float
+    granted_at: float
+    first_token_at: float | None = None
+    finished_at: float
+
+
+class LoadedModel(Value):
+    """A model in a worker's memory; ``expires_at`` None means for ever."""
+
+    name: str
+    digest: str
+    details: ModelDetails = ModelDetails()
+    size: int = 0
+    size_vram: int = 0
+    context_length: int = 0
+    slots: int = 1
+    running: int = 0
+    expires_at: float | None = None
+
+
+class VirtualModel(Value):
+    """Names a worker serves without weights of ours: an upstream's models, or the echo engine's."""
+
+    pattern: str = Field(description="shell-style: mock-*")
+    engine: EngineName
+    capabilities: tuple[str, ...] = ("completion", "embedding")
+    context_length: int = 0
+
+
+class WorkerHeartbeat(Event):
+    """Every second, and at once when something changes."""
+
+    worker_id: str = Field(description="one process: a restarted worker has a new one")
+    node: str
+    state: Literal["active", "draining", "offline"] = "active"
+    engines: tuple[EngineName, ...] = ()
+    slots: int = Field(description="requests this worker runs at once, over all models")
+    slots_per_model: int
+    max_loaded_models: int
+    loaded: tuple[LoadedModel, ...] = ()
+    running: tuple[RunningRequest, ...] = ()
+    virtual_models: tuple[VirtualModel, ...] = ()
+    sent_at: float

@@ -1,0 +1,73 @@
+"""Settings blocks every service shares. Names carry their unit; secrets are ``SecretStr``; read once, then frozen."""
+
+from typing import Annotated
+from uuid import uuid4
+
+from pydantic import BeforeValidator, Field, PostgresDsn, RedisDsn, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def service_settings(prefix: str) -> SettingsConfigDict:
+    """Environment variables with this prefix; an empty variable counts as unset."""
+    return SettingsConfigDict(env_prefix=prefix, frozen=True, extra="ignore", env_ignore_empty=True)
+
+
+class PostgresSettings(BaseSettings):
+    model_config = service_settings("POSTGRES_")
+
+    url: SecretStr = Field(description="postgresql://role:password@host:port/database, the service's own role")
+    pool_max_size: int = Field(10, ge=1, le=200, description="connections per process")
+    statement_timeout_ms: int = Field(10_000, ge=100, description="no statement of ours takes longer")
+
+
+class RabbitSettings(BaseSettings):
+    model_config = service_settings("RABBITMQ_")
+
+    url: SecretStr = Field(description="amqp://user:password@host:port/vhost")
+    heartbeat_seconds: int = Field(6, ge=2, le=60, description="a silent connection is given up after twice this")
+
+
+class RedisSettings(BaseSettings):
+    model_config = service_settings("REDIS_")
+
+    url: SecretStr = Field(description="redis://[:password@]host:port/database")
+    log_ttl_seconds: int = Field(3600, ge=10, description="an unfinished token log is kept this long")
+    finished_log_ttl_seconds: int = Field(60, ge=1, description="a finished token log is kept this long")
+
+
+class TelemetrySettings(BaseSettings):
+    """The standard OTEL_ names; without an endpoint nothing is exported."""
+
+    model_config = service_settings("OTEL_")
+
+    exporter_otlp_endpoint: str | None = Field(None, description="http://host:4318; spans go to <endpoint>/v1/traces")
+    traces_sampler_arg: float = Field(1.0, ge=0, le=1, description="share of requests that are traced")
+
+
+class ServiceSettings(BaseSettings):
+    """What every service has under its own prefix."""
+
+    ops_host: str = Field("127.0.0.1", description="address of health and metrics")
+    ops_port: int = Field(ge=0, le=65535, description="port of health and metrics; 0: any free one")
+    instance: str = Field(default_factory=lambda: uuid4().hex[:12], description="id of this process; new at each start")
+    drain_seconds: float = Field(30.0, ge=0, description="how long SIGTERM waits for running work")
+    log_level: str = "INFO"
+
+
+def _comma_separated(value: object) -> object:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+CommaSeparated = Annotated[tuple[str, ...], BeforeValidator(_comma_separated)]
+
+__all__ = [
+    "CommaSeparated",
+    "PostgresDsn",
+    "PostgresSettings",
+    "RabbitSettings",
+    "RedisDsn",
+    "RedisSettings",
+    "ServiceSettings",
+    "TelemetrySettings",
+    "service_settings",
+]

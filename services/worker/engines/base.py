@@ -1,0 +1,104 @@
+"""What an engine is: it loads a model, and a loaded model generates, embeds and is closed."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from libs.common.contracts.inference import EngineName, InferenceTask, ModelRef
+
+
+@dataclass(frozen=True)
+class LoadSpec:
+    """How to load a model. ``weights`` is the verified GGUF, None for engines that have none."""
+
+    model: ModelRef
+    weights: Path | None
+    context_length: int
+    slots: int
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some text and the ids of exactly the tokens it is made of.
+
+    Text an engine holds back (an unfinished UTF-8 character, a possible stop string) keeps its token ids back with
+    it, so that whoever continues after ``token_ids`` neither loses nor repeats a byte.
+    """
+
+    text: str = ""
+    token_ids: tuple[int, ...] = ()
+    thinking: str = ""
+
+
+@dataclass(frozen=True)
+class Finish:
+    """The last thing ``generate`` yields. Counts and times are of this run alone; a continued run counts only new tokens."""
+
+    done_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+    prompt_ns: int
+    completion_ns: int
+    context: tuple[int, ...] = ()
+    """Token ids of prompt and answer, where the engine knows them."""
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    vectors: list[list[float]]
+    """L2-normalised."""
+
+    prompt_tokens: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """One generation. ``resume`` holds ids already generated: go on after them, and count them against num_predict."""
+
+    request_id: str
+    task: InferenceTask
+    resume: tuple[int, ...] = ()
+
+
+class LoadedEngine(Protocol):
+    """A model in memory. Raises ``EngineFailed`` when the engine dies, ``ContextExceeded`` and others for the caller's mistakes."""
+
+    context_length: int
+    slots: int
+    size: int
+    """Bytes in memory, estimated."""
+
+    size_vram: int
+
+    def can_resume(self, task: InferenceTask) -> bool:
+        """Whether ``Job.resume`` gives a correct continuation of this task; otherwise it must be replayed."""
+
+    def generate(self, job: Job) -> AsyncIterator[Piece | Finish]:
+        """Closing the iterator (``aclose``) cancels the generation and frees its slot."""
+
+    async def embed(self, inputs: tuple[str, ...], *, truncate: bool, dimensions: int | None) -> Embeddings: ...
+
+    def failure(self) -> str | None:
+        """Why this model can run nothing more (its process died), or None."""
+
+    async def close(self) -> None:
+        """Free the memory. Safe to call twice."""
+
+
+class Engine(Protocol):
+    name: EngineName
+
+    async def load(self, spec: LoadSpec) -> LoadedEngine:
+        """Raises ``ModelLoadFailed``."""
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """An OpenAI-compatible server and the names it answers to."""
+
+    pattern: str
+    base_url: str
+    api_key: str = field(default="", repr=False)
+    model: str = ""
+    """The upstream's name for it; empty: as asked."""
