@@ -8,7 +8,7 @@ so that the supervisor starts a clean one.
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -24,6 +24,7 @@ from libs.common.database import Database
 from libs.common.migrations import migrate
 from libs.common.redis_client import open_redis
 from libs.common.settings import PostgresSettings, RabbitSettings, RedisSettings, ServiceSettings, TelemetrySettings
+from libs.common.tasks import Tasks
 from libs.common.telemetry import open_telemetry
 from libs.common.web import HttpServer, create_ops_app
 
@@ -31,37 +32,6 @@ S = TypeVar("S", bound=ServiceSettings)
 C = TypeVar("C")
 
 log = structlog.get_logger(__name__)
-
-
-class Tasks:
-    """The process's one supervised group: holds every task, and a task that fails ends the process."""
-
-    def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def start(self, coroutine: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
-        task = asyncio.create_task(coroutine, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-        return task
-
-    def __len__(self) -> int:
-        return len(self._tasks)
-
-    def _done(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if task.cancelled() or (error := task.exception()) is None:
-            return
-        log.error("a task died", task=task.get_name(), exc_info=error)
-        if not self.failed.done():
-            self.failed.set_exception(error)
-
-    async def cancel_all(self) -> None:
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @dataclass(frozen=True)

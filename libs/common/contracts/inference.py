@@ -102,3 +102,4 @@ class InferenceTask(Value):
 class RunningRequest(Value):
     request_id: str
     epoch: int
+    model_digest: str = ""

@@ -20,4 +20,3 @@ class RequestInference(Command):
     deadline: float = Field(description="seconds since the epoch; not started or not finished by then, it fails")
     channel: str = Field(description="pub/sub channel of the gateway that follows")
     task_json: str | None = Field(None, description="an InferenceTask as JSON; None if it is stored by reference")
-    seed: int = 0

@@ -1,0 +1,141 @@
+"""The worker's side: one writer for the process, which sends what all its requests have produced in one call.
+
+While one call is under way the next tokens gather, so the busier the worker, the fewer calls a token costs.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterable
+
+import structlog
+from redis.exceptions import RedisError
+
+from libs.common.contracts.tokens import FIRST_EPOCH, Frame, StreamEnd, encode_frame
+from libs.common.token_log.store import Append, Entry, Outcome, Status, TokenLogStore
+
+log = structlog.get_logger(__name__)
+
+RETRY_SECONDS = 0.2
+
+
+class Fenced(Exception):
+    """A newer attempt owns this request, or it has ended: whoever gets this stops and says nothing more."""
+
+
+class RequestLog:
+    """One attempt at one request. ``write`` gathers; the writer sends.
+
+    Every frame is kept, encoded, until the request ends: should Redis forget the log, it is written again from here.
+    """
+
+    def __init__(self, writer: "LogWriter", request_id: str, epoch: int, channel: str, history: Iterable[Frame]) -> None:
+        self._writer = writer
+        self.request_id = request_id
+        self.epoch = epoch
+        self.channel = channel
+        self._frames: list[bytes] = [encode_frame(frame) for frame in history]
+        self._sent = len(self._frames)
+        self._text: list[str] = []
+        self._thinking: list[str] = []
+        self._token_ids: list[int] = []
+        self._end: StreamEnd | None = None
+        self._closed = False
+        self._settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def write(self, text: str, token_ids: Iterable[int] = (), thinking: str = "") -> None:
+        """Raises ``Fenced`` if this attempt has been overtaken."""
+        if self._settled.done():
+            self._settled.result()
+        self._text.append(text)
+        self._thinking.append(thinking)
+        self._token_ids.extend(token_ids)
+        self._writer.wake(self)
+
+    async def finish(self, end: StreamEnd) -> None:
+        """Returns when the end is in the log. Raises ``Fenced``."""
+        self._end = end
+        self._writer.wake(self)
+        await asyncio.shield(self._settled)
+
+    def next_append(self) -> Append | None:
+        """What is to be sent now: the frames not yet acknowledged, the last one made of what has gathered since."""
+        if self._text or (self._end is not None and not self._closed):
+            self._frames.append(encode_frame(self._gather()))
+            self._closed = self._end is not None
+        if self._sent == len(self._frames) or self._settled.done():
+            return None
+        return Append(self.request_id, self.epoch, self._sent + 1, self._closed, self._frames[self._sent :])
+
+    def _gather(self) -> Frame:
+        frame = Frame(
+            self.request_id,
+            self.epoch,
+            len(self._frames) + 1,
+            text="".join(self._text),
+            token_ids=self._token_ids,
+            thinking="".join(self._thinking),
+            end=self._end,
+        )
+        self._text, self._thinking, self._token_ids = [], [], []
+        return frame
+
+    def apply(self, outcome: Outcome) -> bool:
+        """Take in what the log said; True if there is more to send."""
+        if outcome.status in (Status.OK, Status.GAP):
+            self._sent = outcome.last_seq
+            if self._closed and self._sent == len(self._frames) and not self._settled.done():
+                self._settled.set_result(None)
+        elif not self._settled.done():
+            self._settled.set_exception(Fenced(outcome.status.name.lower()))
+            self._settled.exception()  # mark as retrieved: the attempt may be gone before it looks
+        return not self._settled.done() and (self._sent < len(self._frames) or bool(self._text) or not self._closed and self._end is not None)
+
+
+class LogWriter:
+    """Call ``run`` as a background task."""
+
+    def __init__(self, store: TokenLogStore) -> None:
+        self._store = store
+        self._waiting: dict[RequestLog, None] = {}
+        self._awake = asyncio.Event()
+
+    async def open(self, request_id: str, epoch: int, channel: str) -> tuple[RequestLog, list[Frame]]:
+        """The log of a new attempt, and the frames of earlier ones. Raises ``Fenced`` and ``redis.RedisError``."""
+        entries: list[Entry] = await self._store.read(request_id) if epoch > FIRST_EPOCH else []
+        if entries and entries[-1].epoch > epoch:
+            raise Fenced("a newer attempt has begun")
+        history = [entry.frame for entry in entries if entry.frame is not None]
+        if history and history[-1].end is not None:
+            raise Fenced("the request has ended")
+        return RequestLog(self, request_id, epoch, channel, history), history
+
+    def wake(self, request_log: RequestLog) -> None:
+        self._waiting[request_log] = None
+        self._awake.set()
+
+    async def run(self) -> None:
+        while True:
+            await self._awake.wait()
+            self._awake.clear()
+            batch, self._waiting = self._waiting, {}
+            by_channel: dict[str, list[RequestLog]] = defaultdict(list)
+            for request_log in batch:
+                by_channel[request_log.channel].append(request_log)
+            await asyncio.gather(*(self._flush(channel, logs) for channel, logs in by_channel.items()))
+
+    async def _flush(self, channel: str, logs: list[RequestLog]) -> None:
+        appends = {request_log: append for request_log in logs if (append := request_log.next_append())}
+        if not appends:
+            return
+        try:
+            outcomes = await self._store.append(channel, list(appends.values()))
+        except RedisError as error:
+            # Redis restarts: nothing is lost, every frame is still here. The request's deadline bounds the wait.
+            log.warning("the token log is not reachable", error=str(error), requests=len(appends))
+            await asyncio.sleep(RETRY_SECONDS)
+            for request_log in appends:
+                self.wake(request_log)
+            return
+        for request_log, outcome in zip(appends, outcomes, strict=True):
+            if request_log.apply(outcome):
+                self.wake(request_log)

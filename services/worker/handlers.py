@@ -1,0 +1,27 @@
+"""The worker's doors on the bus."""
+
+from libs.common.bus.base import Ack, Delivery, Handlers
+from libs.common.contracts.gateway import InferenceCancelled, ModelUnloadRequested
+from libs.common.contracts.worker import RunInference
+from services.worker import inference
+from services.worker.context import Context
+
+handlers = Handlers("worker")
+
+# The scheduler grants only free slots; this bounds what a mistake of its could pile up here.
+MOST_RUNNING = 4096
+
+
+@handlers.on(RunInference, ack=Ack.MANUAL, prefetch=MOST_RUNNING)
+async def run_inference(run: RunInference, ctx: Context, delivery: Delivery) -> None:
+    await inference.take(ctx, run, delivery)
+
+
+@handlers.on(InferenceCancelled, every_replica=True)
+async def inference_cancelled(event: InferenceCancelled, ctx: Context) -> None:
+    inference.cancel(ctx, event.request_id)
+
+
+@handlers.on(ModelUnloadRequested, every_replica=True)
+async def unload(event: ModelUnloadRequested, ctx: Context) -> None:
+    await ctx.models.unload(event.digest)

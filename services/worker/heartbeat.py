@@ -1,0 +1,54 @@
+"""Background loop: tell everybody what this worker has, holds and runs, every second and at once when it changes."""
+
+import asyncio
+import time
+
+import structlog
+
+from libs.common.contracts.inference import RunningRequest
+from libs.common.contracts.worker import WorkerHeartbeat
+from libs.common.errors import Unavailable
+from services.worker.context import Context
+
+log = structlog.get_logger(__name__)
+
+HEARTBEAT_SECONDS = 1.0
+CLOSEST_SECONDS = 0.05
+
+
+def compose(ctx: Context, state: str = "active") -> WorkerHeartbeat:
+    settings = ctx.settings
+    return WorkerHeartbeat(
+        worker_id=ctx.instance,
+        node=settings.node,
+        state="draining" if ctx.draining.is_set() and state == "active" else state,  # type: ignore[arg-type]
+        engines=ctx.engines.names,
+        slots=settings.slots,
+        slots_per_model=settings.slots_per_model,
+        max_loaded_models=settings.max_loaded_models,
+        loaded=ctx.models.snapshot(),
+        running=tuple(
+            RunningRequest(request_id=request_id, epoch=running.epoch, model_digest=running.model_digest)
+            for request_id, running in ctx.running.items()
+        ),
+        virtual_models=ctx.engines.virtual_models,
+        sent_at=time.time(),
+    )
+
+
+async def beat(ctx: Context) -> None:
+    while True:
+        await announce(ctx)
+        await asyncio.sleep(CLOSEST_SECONDS)
+        try:
+            await asyncio.wait_for(ctx.changed.wait(), timeout=HEARTBEAT_SECONDS - CLOSEST_SECONDS)
+        except TimeoutError:
+            continue
+        ctx.changed.clear()
+
+
+async def announce(ctx: Context, state: str = "active") -> None:
+    try:
+        await ctx.bus.publish(compose(ctx, state))
+    except Unavailable as error:
+        log.warning("no heartbeat", error=str(error))

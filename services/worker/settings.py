@@ -1,0 +1,37 @@
+"""Settings of the worker, prefix WORKER_."""
+
+import os
+import socket
+from pathlib import Path
+
+from pydantic import BaseModel, Field, SecretStr
+
+from libs.common.settings import ServiceSettings, service_settings
+
+
+class UpstreamSettings(BaseModel):
+    """One OpenAI-compatible server and the model names it answers to."""
+
+    pattern: str = Field(description="shell-style, as mock-*")
+    base_url: str = Field(description="as http://host:8000/v1")
+    api_key: SecretStr = SecretStr("")
+    model: str = Field("", description="the upstream's name for it; empty: as asked")
+
+
+class Settings(ServiceSettings):
+    model_config = service_settings("WORKER_")
+
+    ops_port: int = Field(11444, ge=0, le=65535, description="port of health and metrics; 0: any free one")
+    node: str = Field(default_factory=socket.gethostname, description="name of the machine")
+    cache_dir: Path = Field(Path(".run/cache"), description="verified blobs; workers of one machine may share it")
+    blob_token: SecretStr = Field(SecretStr(""), description="opens the registry's blobs; the same as REGISTRY_BLOB_TOKEN")
+    slots: int = Field(16, ge=1, le=4096, description="requests run at once, over all models")
+    slots_per_model: int = Field(4, ge=1, le=1024, description="requests run at once by one loaded model")
+    max_loaded_models: int = Field(3, ge=1, le=1000, description="models in memory at once")
+    context_length: int = Field(4096, ge=4, description="default num_ctx in tokens, per slot")
+    max_context_length: int = Field(32768, ge=4, description="largest num_ctx a request can have, per slot")
+    keep_alive_seconds: float = Field(300.0, description="an idle model is unloaded after this long; negative: never")
+    load_timeout_seconds: float = Field(300.0, gt=0, description="a model not loaded by then has failed to load")
+    threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, description="CPU threads of one model")
+    echo: bool = Field(False, description="serve the echo engine (models echo*), for tests and benchmarks")
+    upstreams: tuple[UpstreamSettings, ...] = Field((), description="JSON list of OpenAI-compatible servers")

@@ -1,0 +1,180 @@
+"""The token log on a real Redis: order, fences, repairs and what survives a Redis that forgot everything."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from uuid import uuid4
+
+import pytest
+import redis.asyncio as redis
+
+from libs.common.contracts.tokens import Frame, StreamEnd, encode_frame
+from libs.common.errors import DeadlineExceeded
+from libs.common.tasks import Tasks
+from libs.common.redis_client import open_redis
+from libs.common.settings import RedisSettings
+from libs.common.token_log.follower import Following, LogFollower
+from libs.common.token_log.store import Append, Status, TokenLogStore, log_key
+from libs.common.token_log.writer import Fenced, LogWriter
+
+
+@pytest.fixture
+def settings(redis_url: str) -> RedisSettings:
+    return RedisSettings(url=redis_url, finished_log_ttl_seconds=5)
+
+
+@pytest.fixture
+async def client(settings: RedisSettings) -> AsyncIterator[redis.Redis]:
+    async with open_redis(settings) as client:
+        yield client
+
+
+@pytest.fixture
+def store(client: redis.Redis, settings: RedisSettings) -> TokenLogStore:
+    return TokenLogStore(client, settings)
+
+
+@pytest.fixture
+async def tasks() -> AsyncIterator[Tasks]:
+    tasks = Tasks()
+    yield tasks
+    await tasks.cancel_all()
+
+
+@pytest.fixture
+async def writer(store: TokenLogStore, tasks: Tasks) -> LogWriter:
+    writer = LogWriter(store)
+    tasks.start(writer.run(), "writer")
+    return writer
+
+
+@pytest.fixture
+async def follower(client: redis.Redis, settings: RedisSettings, tasks: Tasks) -> AsyncIterator[LogFollower]:
+    async with LogFollower.open(client, settings, uuid4().hex, tasks.start) as follower:
+        yield follower
+
+
+@pytest.fixture
+def request_id() -> str:
+    return uuid4().hex
+
+
+def frames(request_id: str, epoch: int, *numbers: int) -> list[bytes]:
+    return [encode_frame(Frame(request_id, epoch, number, text=f"{number} ")) for number in numbers]
+
+
+async def append(store: TokenLogStore, request_id: str, epoch: int, *numbers: int, final: bool = False) -> Status:
+    appends = [Append(request_id, epoch, numbers[0], final, frames(request_id, epoch, *numbers))]
+    return (await store.append("", appends))[0].status
+
+
+async def text_of(store: TokenLogStore, request_id: str) -> str:
+    return "".join(entry.frame.text for entry in await store.read(request_id) if entry.frame)
+
+
+async def collect(following: Following) -> str:
+    text = ""
+    while True:
+        frame = await asyncio.wait_for(following.next(), timeout=20)
+        text += frame.text
+        if frame.end is not None:
+            return text
+
+
+class TestStore:
+    async def test_frames_are_read_in_order(self, store: TokenLogStore, request_id: str) -> None:
+        assert await append(store, request_id, 1, 1, 2) is Status.OK
+        assert await append(store, request_id, 1, 3) is Status.OK
+        assert await text_of(store, request_id) == "1 2 3 "
+
+    async def test_a_repeated_append_writes_nothing_twice(self, store: TokenLogStore, request_id: str) -> None:
+        await append(store, request_id, 1, 1, 2)
+        assert await append(store, request_id, 1, 1, 2, 3) is Status.OK
+        assert await text_of(store, request_id) == "1 2 3 "
+
+    async def test_a_lower_epoch_is_fenced(self, store: TokenLogStore, request_id: str) -> None:
+        await append(store, request_id, 1, 1)
+        raised = await store.raise_epoch(request_id, 2)
+        assert (raised.status, raised.last_seq) == (Status.OK, 1)
+        assert await append(store, request_id, 1, 2) is Status.FENCED
+        assert await append(store, request_id, 2, 2) is Status.OK
+        assert await text_of(store, request_id) == "1 2 "
+
+    async def test_an_epoch_is_raised_once(self, store: TokenLogStore, request_id: str) -> None:
+        assert (await store.raise_epoch(request_id, 2)).status is Status.OK
+        again = await store.raise_epoch(request_id, 2)
+        assert (again.status, again.last_epoch) == (Status.FENCED, 2)
+
+    async def test_nothing_follows_the_end(self, store: TokenLogStore, request_id: str) -> None:
+        assert await append(store, request_id, 1, 1, 2, final=True) is Status.OK
+        assert await append(store, request_id, 1, 1, 2, final=True) is Status.OK, "the answer to the first was lost"
+        assert await append(store, request_id, 1, 3) is Status.ENDED
+        assert (await store.raise_epoch(request_id, 2)).status is Status.ENDED
+
+    async def test_a_gap_is_told(self, store: TokenLogStore, request_id: str) -> None:
+        assert await append(store, request_id, 1, 2) is Status.GAP
+
+    async def test_a_finished_log_expires_soon(self, store: TokenLogStore, client: redis.Redis, request_id: str) -> None:
+        await append(store, request_id, 1, 1)
+        assert await client.ttl(log_key(request_id)) > 60
+        await append(store, request_id, 1, 2, final=True)
+        assert 0 < await client.ttl(log_key(request_id)) <= 5
+
+
+class TestWriterAndFollower:
+    async def test_many_requests_arrive_whole(self, writer: LogWriter, follower: LogFollower) -> None:
+        async def one(number: int) -> None:
+            request_id = f"{uuid4().hex}-{number}"
+            following = follower.follow(request_id, time.time() + 30)
+            log, _ = await writer.open(request_id, 1, follower.channel)
+            for token in range(50):
+                log.write(f"{number}.{token} ", [token])
+                await asyncio.sleep(0)
+            await log.finish(StreamEnd())
+            assert await collect(following) == "".join(f"{number}.{token} " for token in range(50))
+
+        await asyncio.gather(*(one(number) for number in range(20)))
+
+    async def test_a_later_attempt_goes_on_where_the_first_stopped(
+        self, writer: LogWriter, follower: LogFollower, store: TokenLogStore, request_id: str
+    ) -> None:
+        following = follower.follow(request_id, time.time() + 30)
+        first, _ = await writer.open(request_id, 1, follower.channel)
+        first.write("one ", [1])
+        assert (await asyncio.wait_for(following.next(), 5)).text == "one "
+        await store.raise_epoch(request_id, 2)
+        first.write("lost ", [9])
+        second, history = await writer.open(request_id, 2, follower.channel)
+        assert [frame.token_ids for frame in history] == [[1]]
+        second.write("two ", [2])
+        await second.finish(StreamEnd())
+        with pytest.raises(Fenced):
+            await first.finish(StreamEnd())
+        assert await collect(following) == "two "
+
+    async def test_frames_missed_by_the_subscription_are_read_from_the_stream(
+        self, follower: LogFollower, store: TokenLogStore, request_id: str
+    ) -> None:
+        following = follower.follow(request_id, time.time() + 30)
+        await append(store, request_id, 1, 1, 2)
+        last = Append(request_id, 1, 3, True, [encode_frame(Frame(request_id, 1, 3, text="3", end=StreamEnd()))])
+        await store.append(follower.channel, [last])
+        assert await collect(following) == "1 2 3"
+
+    async def test_a_lost_log_is_written_again(
+        self, writer: LogWriter, follower: LogFollower, client: redis.Redis, store: TokenLogStore, request_id: str
+    ) -> None:
+        following = follower.follow(request_id, time.time() + 30)
+        log, _ = await writer.open(request_id, 1, follower.channel)
+        log.write("one ")
+        assert (await asyncio.wait_for(following.next(), 5)).text == "one "
+        await client.delete(log_key(request_id))
+        log.write("two ")
+        await log.finish(StreamEnd())
+        assert await collect(following) == "two "
+        assert await text_of(store, request_id) == "one two "
+
+    async def test_a_silent_request_ends_at_its_deadline(self, follower: LogFollower, request_id: str) -> None:
+        following = follower.follow(request_id, time.time() + 0.1)
+        with pytest.raises(DeadlineExceeded):
+            await asyncio.wait_for(following.next(), timeout=10)
