@@ -11,7 +11,7 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import redis.asyncio as redis
 import structlog
@@ -118,13 +118,17 @@ async def running(service: Service[S, C], settings: S) -> AsyncIterator[tuple[Ru
             return service.ready(context)
 
         ops_app: FastAPI = create_ops_app(service.name, context, runtime.postgres, not_ready, service.router)
-        await stack.enter_async_context(HttpServer.running(ops_app, settings.ops_host, settings.ops_port, runtime.tasks.start))
+        await stack.enter_async_context(
+            HttpServer.running(ops_app, settings.ops_host, settings.ops_port, runtime.tasks.start)
+        )
         for loop in service.background:
             runtime.tasks.start(_forever(loop, context), name=f"{service.name}.{getattr(loop, '__name__', 'loop')}")
         await runtime.bus.subscribe(service.handlers, context)
         if service.public_app is not None:
             app, host, port = service.public_app(context)
-            await stack.enter_async_context(HttpServer.running(app, host, port, runtime.tasks.start, settings.drain_seconds))
+            await stack.enter_async_context(
+                HttpServer.running(app, host, port, runtime.tasks.start, settings.drain_seconds)
+            )
         started = True
         log.info("ready", service=service.name, instance=settings.instance)
         try:
@@ -149,9 +153,9 @@ async def serve(service: Service[S, C]) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with running(service, service.settings()) as (runtime, _):
         stopping = asyncio.create_task(stop.wait(), name="wait for a signal")
-        done, _pending = await asyncio.wait({stopping, runtime.tasks.failed}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((stopping, runtime.tasks.failed), return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
-        if runtime.tasks.failed in done:
+        if runtime.tasks.failed.done():
             runtime.tasks.failed.result()
 
 

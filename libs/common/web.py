@@ -1,4 +1,4 @@
-"""HTTP that every service has: health, readiness, metrics, uniform error bodies, and a server that our life cycle owns."""
+"""HTTP that every service has: health, metrics, uniform error bodies, and a server that our life cycle owns."""
 
 import asyncio
 import contextlib
@@ -124,7 +124,9 @@ class HttpServer(uvicorn.Server):
             lifespan="off",
         )
         server = cls(config)
-        listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=2048)
+        listener = socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=2048
+        )
         task = start_task(server.serve(sockets=[listener]), f"http {host}:{port}")
         try:
             yield listener.getsockname()[1]

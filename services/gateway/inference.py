@@ -106,7 +106,7 @@ async def start(
     priority: Priority = "interactive",
     deadline_seconds: float | None = None,
 ) -> InferenceStream:
-    """Follow first, then send, so that no frame can be missed. Raises ``Unavailable`` if the broker does not take it."""
+    """Follow first, then send, so that no frame is missed. Raises ``Unavailable`` if the broker does not take it."""
     now = time.time()
     request_id = uuid4().hex
     deadline = now + (deadline_seconds or ctx.settings.request_deadline_seconds)

@@ -6,7 +6,6 @@ the broker has confirmed the grant, so whatever dies in between, the request is 
 
 import asyncio
 import time
-from functools import partial
 
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
@@ -16,7 +15,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_rand
 from libs.common.contracts.tokens import FIRST_EPOCH, Frame, StreamEnd, StreamError, encode_frame
 from libs.common.contracts.worker import RunInference
 from libs.common.errors import AttemptsExhausted, DeadlineExceeded, Overloaded, ServiceError, Unavailable
-from libs.common.telemetry import internal_span
+from libs.common.telemetry import Attributes, internal_span
 from libs.common.token_log.store import Append, Outcome, Status
 from services.scheduler import placement
 from services.scheduler.context import Context
@@ -35,16 +34,18 @@ _waiting = Gauge("scheduler_requests_waiting", "Requests that have no worker yet
 _granted = Counter("scheduler_grants_total", "Grants by attempt", ["attempt"])
 _refused = Counter("scheduler_refusals_total", "Requests ended by the scheduler", ["code"])
 _wait_seconds = Histogram(
-    "scheduler_queue_wait_seconds", "From arrival to grant", buckets=(0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300)
+    "scheduler_queue_wait_seconds",
+    "From arrival to grant",
+    buckets=(0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300),
 )
 
-ride_out_redis = partial(
-    retry,
+ride_out_redis = retry(
     retry=retry_if_exception_type(RedisError),
     wait=wait_random_exponential(multiplier=0.1, max=1),
     stop=stop_after_delay(60),
     reraise=True,
 )
+"""Redis may be restarting; what waits for it holds an unacknowledged delivery."""
 
 
 def accept(ctx: Context, waiting: Waiting) -> None:
@@ -127,7 +128,7 @@ async def _fence(ctx: Context, waiting: Waiting, worker: Worker) -> bool:
 
 async def take_epoch(ctx: Context, request_id: str, epoch: int) -> Outcome:
     """Own the request from now on: the first free epoch from ``epoch`` on. OK or ENDED."""
-    raise_epoch = ride_out_redis()(ctx.token_log.raise_epoch)
+    raise_epoch = ride_out_redis(ctx.token_log.raise_epoch)
     outcome = await raise_epoch(request_id, epoch)
     while outcome.status is Status.FENCED:
         outcome = await raise_epoch(request_id, outcome.last_epoch + 1)
@@ -137,7 +138,7 @@ async def take_epoch(ctx: Context, request_id: str, epoch: int) -> Outcome:
 async def _send_grant(ctx: Context, waiting: Waiting, worker: Worker) -> None:
     request, waited = waiting.request, time.time() - waiting.arrived_at
     worker_id = worker.heartbeat.worker_id
-    attributes = {
+    attributes: Attributes = {
         "ollamamax.request_id": request.request_id,
         "ollamamax.epoch": waiting.epoch,
         "ollamamax.worker_id": worker_id,
@@ -148,7 +149,9 @@ async def _send_grant(ctx: Context, waiting: Waiting, worker: Worker) -> None:
         await ctx.bus.send(command, to=worker_id, message_id=f"{request.request_id}-{waiting.epoch}")
     _wait_seconds.observe(waited)
     _granted.labels("first" if waiting.epoch == FIRST_EPOCH else "again").inc()
-    log.info("granted", request_id=request.request_id, worker=worker_id, epoch=waiting.epoch, waited_ms=round(waited * 1000))
+    log.info(
+        "granted", request_id=request.request_id, worker=worker_id, epoch=waiting.epoch, waited_ms=round(waited * 1000)
+    )
     await _ack(waiting)
 
 
@@ -174,7 +177,7 @@ async def _end(ctx: Context, waiting: Waiting, code: str, message: str) -> None:
     end = StreamEnd(done_reason="error", error=StreamError(code, message))
     frame = Frame(request.request_id, waiting.epoch, waiting.last_seq + 1, end=end)
     append = Append(request.request_id, frame.epoch, frame.seq, True, [encode_frame(frame)])
-    await ride_out_redis()(ctx.token_log.append)(request.channel, [append])
+    await ride_out_redis(ctx.token_log.append)(request.channel, [append])
     await _ack(waiting)
 
 

@@ -31,7 +31,7 @@ async def lease_returned(ctx: Context, run: RunInference, delivery: Delivery) ->
     if request.request_id in ctx.cancelled:
         dispatch.drop(ctx, Waiting(request, delivery, request.accepted_at, epoch=run.epoch + 1))
         return
-    outcome = await dispatch.ride_out_redis()(ctx.token_log.raise_epoch)(request.request_id, run.epoch + 1)
+    outcome = await dispatch.ride_out_redis(ctx.token_log.raise_epoch)(request.request_id, run.epoch + 1)
     if outcome.status is Status.FENCED:
         if await _runs_elsewhere(ctx, run):
             await delivery.ack()

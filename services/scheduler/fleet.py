@@ -94,7 +94,8 @@ class Fleet:
     def running_above(self, request_id: str, epoch: int) -> bool:
         """Is a later attempt than ``epoch`` under way on a worker we hear?"""
         return any(
-            (grant := worker.grants.get(request_id)) is not None and grant.epoch > epoch for worker in self._workers.values()
+            (grant := worker.grants.get(request_id)) is not None and grant.epoch > epoch
+            for worker in self._workers.values()
         )
 
     def remove_silent(self, now: float, silence_seconds: float) -> list[Worker]:

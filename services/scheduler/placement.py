@@ -40,7 +40,9 @@ def has_free_slot(model: ModelRef, worker: Worker) -> bool:
 def has_room_for_model(model: ModelRef, worker: Worker) -> bool:
     """It is loaded, on its way, or fits beside the models that are busy; idle ones can be evicted."""
     in_use = worker.models_in_use()
-    return model.digest in in_use or _loaded(model, worker) is not None or len(in_use) < worker.heartbeat.max_loaded_models
+    return (
+        model.digest in in_use or _loaded(model, worker) is not None or len(in_use) < worker.heartbeat.max_loaded_models
+    )
 
 
 def already_loaded(model: ModelRef, worker: Worker) -> float:

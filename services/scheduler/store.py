@@ -44,9 +44,23 @@ async def insert_requests(tx: Transaction, rows: Sequence[JournalRow]) -> None:
             """,
             [
                 (
-                    row.request_id, row.organization_id, row.user_id, row.key_id, row.model, row.kind, row.outcome,
-                    row.worker_id, row.attempts, row.done_reason, row.error_code, row.prompt_tokens,
-                    row.completion_tokens, row.accepted_at, row.granted_at, row.first_token_at, row.finished_at,
+                    row.request_id,
+                    row.organization_id,
+                    row.user_id,
+                    row.key_id,
+                    row.model,
+                    row.kind,
+                    row.outcome,
+                    row.worker_id,
+                    row.attempts,
+                    row.done_reason,
+                    row.error_code,
+                    row.prompt_tokens,
+                    row.completion_tokens,
+                    row.accepted_at,
+                    row.granted_at,
+                    row.first_token_at,
+                    row.finished_at,
                 )
                 for row in rows
             ],

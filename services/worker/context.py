@@ -1,20 +1,16 @@
 """What the worker's handlers and loops may use."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import redis.asyncio as redis
 from cachetools import TTLCache
 
 from libs.common.bus.base import Bus
-from libs.common.lifecycle import Runtime
 from libs.common.tasks import Tasks
-from libs.common.token_log.store import TokenLogStore
 from libs.common.token_log.writer import LogWriter
-from services.worker.engines import Engines, open_engines
-from services.worker.loaded_models import LoadedModels, open_loaded_models
+from services.worker.engines import Engines
+from services.worker.loaded_models import LoadedModels
 from services.worker.settings import Settings
 
 

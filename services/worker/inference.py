@@ -37,7 +37,9 @@ log = structlog.get_logger(__name__)
 _running = Gauge("worker_requests_running", "Requests this worker runs")
 _tokens = Counter("worker_tokens_total", "Tokens by direction", ["direction"])
 _attempts = Counter("worker_attempts_total", "Attempts by outcome", ["outcome"])
-_load_seconds = Histogram("worker_model_wait_seconds", "Waiting for the model of a request", buckets=(0.001, 0.01, 0.1, 1, 5, 30, 120))
+_load_seconds = Histogram(
+    "worker_model_wait_seconds", "Waiting for the model of a request", buckets=(0.001, 0.01, 0.1, 1, 5, 30, 120)
+)
 
 
 @dataclass
@@ -69,7 +71,9 @@ async def take(ctx: Context, run: RunInference, delivery: Delivery) -> None:
     if running is None or running.epoch < run.epoch:
         if running is not None:
             running.job.cancel()  # an earlier attempt of ours that has been overtaken
-        running = Running(run.epoch, run.request.model.digest, asyncio.create_task(_run(ctx, run), name=f"run {request_id}"))
+        running = Running(
+            run.epoch, run.request.model.digest, asyncio.create_task(_run(ctx, run), name=f"run {request_id}")
+        )
         ctx.running[request_id] = running
         _running.set(len(ctx.running))
     await _settle(ctx, run, running, delivery)
@@ -138,7 +142,7 @@ async def _attempt(ctx: Context, attempt: Attempt, request_log: RequestLog) -> S
         return error
     except Fenced:
         raise
-    except Exception as crash:  # noqa: BLE001  a bug of an engine must end its request, not leave a client waiting
+    except Exception as crash:
         log.error("unexpected failure", request_id=request.request_id, exc_info=crash)
         return ServiceError()
 
@@ -230,7 +234,11 @@ async def _as_generator(pieces: AsyncIterator[Piece | Finish]) -> AsyncIterator[
 def _usage(finish: Finish, attempt: Attempt, earlier_tokens: int) -> Usage:
     """Billed once: the prompt, and every token of the answer whichever attempt made it."""
     return Usage(
-        finish.prompt_tokens, earlier_tokens + finish.completion_tokens, attempt.load_ns, finish.prompt_ns, finish.completion_ns
+        finish.prompt_tokens,
+        earlier_tokens + finish.completion_tokens,
+        attempt.load_ns,
+        finish.prompt_ns,
+        finish.completion_ns,
     )
 
 

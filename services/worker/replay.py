@@ -1,4 +1,4 @@
-"""Deterministic replay: an answer that cannot be continued is generated again, and what was sent is compared and suppressed."""
+"""Deterministic replay: generate again what cannot be continued; compare and suppress what was already sent."""
 
 from collections.abc import Sequence
 
@@ -21,7 +21,7 @@ class Replay:
         return cls(text, thinking) if text or thinking else None
 
     def after(self, piece: Piece) -> Piece | None:
-        """What of this piece is new; None if nothing is. Token ids stay out: the log's text is not made of them alone."""
+        """What of this piece is new; None if nothing is. Without token ids: they would not match the text's cut."""
         thinking, self._thinking = _beyond(self._thinking, piece.thinking)
         text, self._text = _beyond(self._text, piece.text)
         return Piece(text=text, thinking=thinking) if text or thinking else None

@@ -24,7 +24,9 @@ class Settings(ServiceSettings):
     ops_port: int = Field(11444, ge=0, le=65535, description="port of health and metrics; 0: any free one")
     node: str = Field(default_factory=socket.gethostname, description="name of the machine")
     cache_dir: Path = Field(Path(".run/cache"), description="verified blobs; workers of one machine may share it")
-    blob_token: SecretStr = Field(SecretStr(""), description="opens the registry's blobs; the same as REGISTRY_BLOB_TOKEN")
+    blob_token: SecretStr = Field(
+        SecretStr(""), description="opens the registry's blobs; the same as REGISTRY_BLOB_TOKEN"
+    )
     slots: int = Field(16, ge=1, le=4096, description="requests run at once, over all models")
     slots_per_model: int = Field(4, ge=1, le=1024, description="requests run at once by one loaded model")
     max_loaded_models: int = Field(3, ge=1, le=1000, description="models in memory at once")

@@ -10,9 +10,9 @@ import redis.asyncio as redis
 
 from libs.common.contracts.tokens import Frame, StreamEnd, encode_frame
 from libs.common.errors import DeadlineExceeded
-from libs.common.tasks import Tasks
 from libs.common.redis_client import open_redis
 from libs.common.settings import RedisSettings
+from libs.common.tasks import Tasks
 from libs.common.token_log.follower import Following, LogFollower
 from libs.common.token_log.store import Append, Status, TokenLogStore, log_key
 from libs.common.token_log.writer import Fenced, LogWriter
@@ -114,7 +114,9 @@ class TestStore:
     async def test_a_gap_is_told(self, store: TokenLogStore, request_id: str) -> None:
         assert await append(store, request_id, 1, 2) is Status.GAP
 
-    async def test_a_finished_log_expires_soon(self, store: TokenLogStore, client: redis.Redis, request_id: str) -> None:
+    async def test_a_finished_log_expires_soon(
+        self, store: TokenLogStore, client: redis.Redis, request_id: str
+    ) -> None:
         await append(store, request_id, 1, 1)
         assert await client.ttl(log_key(request_id)) > 60
         await append(store, request_id, 1, 2, final=True)

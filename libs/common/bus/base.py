@@ -65,7 +65,6 @@ class Subscription:
     """How many deliveries may be unacknowledged at once."""
 
 
-
 @dataclass
 class Handlers:
     """The messages a service listens to. Handlers take ``(message, context)``, by hand also the ``Delivery``."""
@@ -95,7 +94,9 @@ class Bus(Protocol):
     async def ask(self, query: Query[R], *, timeout: float = 5.0) -> R:
         """The owner's answer. Raises what the handler raised, ``Unavailable`` if nobody answered in ``timeout`` seconds."""
 
-    async def send(self, command: Command, *, to: str | None = None, message_id: str | None = None, deadline: float | None = None) -> None:
+    async def send(
+        self, command: Command, *, to: str | None = None, message_id: str | None = None, deadline: float | None = None
+    ) -> None:
         """Returns when the broker has it safely. ``to``: the instance, for ``to_instance`` commands.
 
         Raises ``Unavailable`` if the broker did not confirm it, or has no queue for it.

@@ -34,7 +34,7 @@ class Session(Value):
     """A signed access token (RS256 JWT) and how long it is good for."""
 
     access_token: str
-    token_type: str = "bearer"
+    token_type: str = "bearer"  # noqa: S105  a kind of token, not one
     expires_in: int = Field(description="seconds")
 
 

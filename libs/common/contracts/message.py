@@ -46,7 +46,7 @@ class Command(Message):
     """Addressed to one process of the owner, by its instance id, through a queue of that process's own."""
 
     returns_to: ClassVar["type[Command] | None"] = None
-    """For ``to_instance``: the command whose queue gets this one back when it was not done in time, or its lease died."""
+    """For ``to_instance``: the command whose queue gets this one back if it was not done in time or its lease died."""
 
     lease_ttl_seconds: ClassVar[float] = 0
     """For ``to_instance``: how long it may wait in the instance's queue to be taken."""

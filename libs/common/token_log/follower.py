@@ -126,7 +126,9 @@ class LogFollower:
     async def _listen(self, settings: RedisSettings, subscribed: asyncio.Event) -> None:
         while True:
             # A connection of its own without a read timeout: silence is normal here.
-            client = redis.Redis.from_url(settings.url.get_secret_value(), socket_connect_timeout=2, health_check_interval=10)
+            client = redis.Redis.from_url(
+                settings.url.get_secret_value(), socket_connect_timeout=2, health_check_interval=10
+            )
             try:
                 async with client, client.pubsub(ignore_subscribe_messages=True) as pubsub:
                     await pubsub.subscribe(self.channel)

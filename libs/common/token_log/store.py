@@ -104,7 +104,8 @@ class TokenLogStore:
         return Outcome(Status(result[0]), result[1], result[2])
 
     async def read(self, request_id: str, after: Cursor = (0, 0)) -> list[Entry]:
-        rows = await self._client.xrange(log_key(request_id), min=f"({after[0]}-{after[1]}" if after != (0, 0) else "-")
+        start = f"({after[0]}-{after[1]}" if after != (0, 0) else "-"
+        rows: Any = await self._client.xrange(log_key(request_id), min=start)
         return [_entry(entry_id, fields) for entry_id, fields in rows]
 
     async def exists(self, request_id: str) -> bool:

@@ -28,7 +28,9 @@ class RequestLog:
     Every frame is kept, encoded, until the request ends: should Redis forget the log, it is written again from here.
     """
 
-    def __init__(self, writer: "LogWriter", request_id: str, epoch: int, channel: str, history: Iterable[Frame]) -> None:
+    def __init__(
+        self, writer: "LogWriter", request_id: str, epoch: int, channel: str, history: Iterable[Frame]
+    ) -> None:
         self._writer = writer
         self.request_id = request_id
         self.epoch = epoch
@@ -88,7 +90,9 @@ class RequestLog:
         elif not self._settled.done():
             self._settled.set_exception(Fenced(outcome.status.name.lower()))
             self._settled.exception()  # mark as retrieved: the attempt may be gone before it looks
-        return not self._settled.done() and (self._sent < len(self._frames) or bool(self._text) or not self._closed and self._end is not None)
+        return not self._settled.done() and (
+            self._sent < len(self._frames) or bool(self._text) or (not self._closed and self._end is not None)
+        )
 
 
 class LogWriter:

@@ -1,6 +1,6 @@
 """What an engine is: it loads a model, and a loaded model generates, embeds and is closed."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -33,7 +33,10 @@ class Piece:
 
 @dataclass(frozen=True)
 class Finish:
-    """The last thing ``generate`` yields. Counts and times are of this run alone; a continued run counts only new tokens."""
+    """The last thing ``generate`` yields. Counts and times are of this run alone.
+
+    ``prompt_tokens`` is the prompt without ``Job.resume``, ``completion_tokens`` only what this run has generated.
+    """
 
     done_reason: str
     prompt_tokens: int
@@ -62,7 +65,7 @@ class Job:
 
 
 class LoadedEngine(Protocol):
-    """A model in memory. Raises ``EngineFailed`` when the engine dies, ``ContextExceeded`` and others for the caller's mistakes."""
+    """A model in memory. Raises ``EngineFailed`` when the engine dies, ``InvalidRequest`` for the caller's mistakes."""
 
     context_length: int
     slots: int
@@ -74,8 +77,8 @@ class LoadedEngine(Protocol):
     def can_resume(self, task: InferenceTask) -> bool:
         """Whether ``Job.resume`` gives a correct continuation of this task; otherwise it must be replayed."""
 
-    def generate(self, job: Job) -> AsyncIterator[Piece | Finish]:
-        """Closing the iterator (``aclose``) cancels the generation and frees its slot."""
+    def generate(self, job: Job) -> AsyncGenerator[Piece | Finish, None]:
+        """Closing the generator (``aclose``) cancels the generation and frees its slot."""
 
     async def embed(self, inputs: tuple[str, ...], *, truncate: bool, dimensions: int | None) -> Embeddings: ...
 

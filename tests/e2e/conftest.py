@@ -1,0 +1,37 @@
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from tests.fixtures.otlp import Collector, running_collector
+from tests.fixtures.suite import Suite, a_suite
+
+
+@pytest.fixture(scope="package")
+def otlp() -> Iterator[tuple[str, Collector]]:
+    with running_collector() as endpoint_and_collector:
+        yield endpoint_and_collector
+
+
+@pytest.fixture(scope="package")
+async def suite(
+    tmp_path_factory: pytest.TempPathFactory,
+    rabbitmq_url: str,
+    redis_url: str,
+    postgres_urls: dict[str, str],
+    otlp: tuple[str, Collector],
+) -> AsyncIterator[Suite]:
+    """One suite for all end-to-end tests: two workers, the echo engine and the real model, traces collected."""
+    directory = tmp_path_factory.mktemp("suite")
+    suite = a_suite(
+        directory,
+        rabbitmq_url,
+        redis_url,
+        postgres_urls,
+        OTEL_EXPORTER_OTLP_ENDPOINT=otlp[0],
+        OTEL_BSP_SCHEDULE_DELAY="200",
+    )
+    try:
+        await suite.start()
+        yield suite
+    finally:
+        suite.stop()

@@ -1,0 +1,42 @@
+"""Scheduler, auth, registry and the brokers are killed or restarted under running streams: none of them notices."""
+
+import asyncio
+
+import pytest
+
+from tests.e2e.test_worker_dies import a_body, whole_answer
+from tests.fixtures.suite import Suite, eventually
+
+pytestmark = [pytest.mark.e2e, pytest.mark.chaos]
+
+
+async def running_streams(suite: Suite, count: int, prompt: str) -> list["asyncio.Task[str]"]:
+    streams = [asyncio.create_task(whole_answer(suite, a_body(f"{prompt} {number}"))) for number in range(count)]
+
+    async def all_run() -> bool:
+        return await suite.metric("gateway", "gateway_streams_active") >= count
+
+    await eventually(all_run, "the streams run")
+    return streams
+
+
+@pytest.mark.parametrize("service", ["scheduler", "auth", "registry"])
+async def test_a_killed_service_loses_no_request(suite: Suite, service: str) -> None:
+    prompt = f"{service} dies"
+    expected = [await whole_answer(suite, a_body(f"{prompt} {number}", model="echo")) for number in range(12)]
+    streams = await running_streams(suite, 12, prompt)
+    process = suite.processes[service]
+    process.kill()
+    process.start()
+    await eventually(process.ready, f"{service} is back", 60)
+    assert await asyncio.gather(*streams) == expected
+
+
+async def test_requests_accepted_while_the_scheduler_is_away_are_served(suite: Suite) -> None:
+    await whole_answer(suite, a_body("warm", model="echo"))
+    process = suite.processes["scheduler"]
+    process.kill()
+    streams = await running_streams(suite, 4, "patience")
+    process.start()
+    texts = await asyncio.gather(*streams)
+    assert {len(text.split()) for text in texts} == {40}

@@ -1,0 +1,109 @@
+"""A worker dies in the middle of an answer: the client's stream goes on, without a lost or a doubled token."""
+
+import asyncio
+import json
+import signal
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from tests.fixtures.suite import Process, Suite, eventually
+
+pytestmark = [pytest.mark.e2e, pytest.mark.chaos]
+
+TOKENS = 40
+
+
+async def stream(suite: Suite, body: dict[str, object]) -> AsyncIterator[dict[str, object]]:
+    async with (
+        httpx.AsyncClient(timeout=60) as http,
+        http.stream("POST", f"{suite.url}/api/generate", json=body) as answer,
+    ):
+        async for line in answer.aiter_lines():
+            yield json.loads(line)
+
+
+def a_body(prompt: str, model: str = "echo-50", **changes: object) -> dict[str, object]:
+    return {"model": model, "prompt": prompt, "options": {"num_predict": TOKENS}, **changes}
+
+
+async def whole_answer(suite: Suite, body: dict[str, object]) -> str:
+    return "".join([str(line["response"]) async for line in stream(suite, body)])
+
+
+async def busy_worker(suite: Suite) -> Process:
+    for name, process in suite.processes.items():
+        if process.service == "worker" and await suite.metric(name, "worker_requests_running"):
+            return process
+    raise AssertionError("no worker is busy")
+
+
+async def answer_while(suite: Suite, body: dict[str, object], after_words: int, fault: int) -> tuple[str, dict[str, object]]:
+    """The whole answer, the busy worker having got the signal after so many words; and the last line."""
+    text, struck, victim = "", False, None
+    line: dict[str, object] = {}
+    try:
+        async for line in stream(suite, body):
+            assert "error" not in line, line
+            text += str(line["response"])
+            if not struck and len(text.split()) >= after_words:
+                struck, victim = True, await busy_worker(suite)
+                victim.signal(fault)
+    finally:
+        if victim is not None:
+            await revive(victim)
+    return text, line
+
+
+async def revive(process: Process) -> None:
+    process.kill()
+    process.start()
+    await eventually(process.ready, "the worker is back", 60)
+
+
+@pytest.mark.parametrize("after_words", [1, 2, 3, 5, 8, 13, 20, 30, 38])
+async def test_killed_at_many_points(suite: Suite, after_words: int) -> None:
+    body = a_body(f"cut after {after_words}")
+    expected = await whole_answer(suite, body)
+    text, last = await answer_while(suite, body, after_words, signal.SIGKILL)
+    assert text == expected
+    assert last["eval_count"] == TOKENS
+
+
+async def test_an_answer_that_cannot_be_continued_is_replayed(suite: Suite) -> None:
+    body = a_body("as json", format="json")
+    expected = await whole_answer(suite, body)
+    text, _ = await answer_while(suite, body, 2, signal.SIGKILL)
+    assert text == expected
+
+
+async def test_a_frozen_worker_is_replaced_and_cannot_speak_again(suite: Suite) -> None:
+    body = a_body("frozen")
+    expected = await whole_answer(suite, body)
+    text, _ = await answer_while(suite, body, 10, signal.SIGSTOP)
+    assert text == expected
+
+
+@pytest.mark.real_model
+async def test_the_real_model_goes_on(suite: Suite) -> None:
+    options = {"num_predict": 48, "temperature": 0, "seed": 7}
+    body = a_body("Write a long story about the sea.", model="smollm2:135m", options=options)
+    text, last = await answer_while(suite, body, 8, signal.SIGKILL)
+    assert last["eval_count"] == 48
+    assert last["done_reason"] == "length"
+    assert len(text.split()) > 20
+
+
+async def test_many_streams_survive_one_worker(suite: Suite) -> None:
+    bodies = [a_body(f"one of many {number}") for number in range(8)]
+    expected = [await whole_answer(suite, {**body, "model": "echo"}) for body in bodies]
+    answers = [asyncio.create_task(whole_answer(suite, body)) for body in bodies]
+    victim = suite.workers()[0]
+
+    async def is_busy() -> bool:
+        return await suite.metric("worker-0", "worker_requests_running") >= 2
+
+    await eventually(is_busy, "the first worker runs some of them")
+    await revive(victim)
+    assert await asyncio.gather(*answers) == expected

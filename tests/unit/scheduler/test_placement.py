@@ -1,0 +1,68 @@
+import pytest
+
+from services.scheduler import placement
+from services.scheduler.fleet import Grant, Worker
+from tests.fixtures.builders import a_heartbeat, a_loaded_model, a_model
+
+
+def a_worker(granted: tuple[str, ...] = (), unreachable: bool = False, **changes: object) -> Worker:
+    worker = Worker(a_heartbeat(**changes), heard_at=0, unreachable=unreachable)
+    for number, digest in enumerate(granted):
+        worker.grants[f"r{number}"] = Grant(f"r{number}", 1, digest, 0)
+    return worker
+
+
+ECHO = a_model()
+WEIGHTS = a_model(name="tiny:latest", engine="llama_cpp", weights="sha256:" + "0" * 64)
+
+
+@pytest.mark.parametrize("state", ["draining", "offline"])
+def test_a_worker_that_leaves_gets_nothing_new(state: str) -> None:
+    assert not placement.accepts_work(ECHO, a_worker(state=state))
+
+
+def test_a_worker_whose_queue_is_gone_gets_nothing() -> None:
+    assert not placement.accepts_work(ECHO, a_worker(unreachable=True))
+
+
+def test_a_virtual_model_runs_only_where_it_is_served() -> None:
+    assert placement.can_run(ECHO, a_worker())
+    assert not placement.can_run(a_model(name="mock-1"), a_worker())
+    assert not placement.can_run(ECHO, a_worker(engines=("llama_cpp",)))
+
+
+def test_weights_run_on_any_worker_with_the_engine() -> None:
+    assert placement.can_run(WEIGHTS, a_worker(virtual_models=()))
+
+
+def test_slots_are_bounded_per_model_and_per_worker() -> None:
+    assert placement.has_free_slot(ECHO, a_worker(granted=(ECHO.digest,)))
+    assert not placement.has_free_slot(ECHO, a_worker(granted=(ECHO.digest,) * 2))
+    assert not placement.has_free_slot(ECHO, a_worker(granted=("other",) * 4))
+    roomy = a_worker(granted=(ECHO.digest,) * 2, loaded=(a_loaded_model(ECHO, slots=4),))
+    assert placement.has_free_slot(ECHO, roomy), "a loaded model says itself how many slots it has"
+
+
+def test_a_busy_model_is_never_evicted_for_another() -> None:
+    assert not placement.has_room_for_model(ECHO, a_worker(granted=("a", "b")))
+    assert placement.has_room_for_model(a_model(name="a", digest="a"), a_worker(granted=("a", "b")))
+    idle = (a_loaded_model(a_model(name="x")), a_loaded_model(a_model(name="y")))
+    assert placement.has_room_for_model(ECHO, a_worker(loaded=idle))
+
+
+def test_a_loaded_model_attracts() -> None:
+    cold = a_worker(worker_id="cold")
+    warm = a_worker(worker_id="warm", loaded=(a_loaded_model(ECHO),), granted=(ECHO.digest,))
+    assert placement.place(ECHO, [cold, warm]) is warm
+
+
+def test_the_least_loaded_of_equals_wins() -> None:
+    idle, busy = a_worker(worker_id="idle"), a_worker(worker_id="busy", granted=("other",))
+    assert placement.place(ECHO, [busy, idle]) is idle
+
+
+def test_nobody_free_is_none_but_still_able() -> None:
+    full = a_worker(granted=(ECHO.digest,) * 2)
+    assert placement.place(ECHO, [full]) is None
+    assert placement.able(ECHO, [full])
+    assert not placement.able(a_model(name="mock-1"), [full])
