@@ -21,15 +21,6 @@ class RunInference(Command):
     granted_at: float
 
 
-class InferenceStarted(Event):
-    """The engine took the request; ``load_ns`` says how long it waited for the model."""
-
-    request_id: str
-    epoch: int
-    worker_id: str
-    load_ns: int = 0
-
-
 class InferenceFinished(Event):
     """The final frame is in the token log. Journalled and billed exactly once, by ``request_id``."""
 
