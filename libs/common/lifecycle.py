@@ -23,7 +23,14 @@ from libs.common.bus.rabbit import RabbitBus
 from libs.common.database import Database
 from libs.common.migrations import migrate
 from libs.common.redis_client import open_redis
-from libs.common.settings import PostgresSettings, RabbitSettings, RedisSettings, ServiceSettings, TelemetrySettings
+from libs.common.settings import (
+    PostgresSettings,
+    RabbitSettings,
+    RedisSettings,
+    ServiceSettings,
+    TelemetrySettings,
+    load,
+)
 from libs.common.tasks import Tasks
 from libs.common.telemetry import open_telemetry
 from libs.common.web import HttpServer, create_ops_app
@@ -86,19 +93,21 @@ class Service(Generic[S, C]):
 @asynccontextmanager
 async def open_runtime(service: Service[S, C], settings: S) -> AsyncIterator[Runtime]:
     async with AsyncExitStack() as stack:
-        stack.enter_context(open_telemetry(service.name, settings.instance, settings.log_level, TelemetrySettings()))
+        stack.enter_context(
+            open_telemetry(service.name, settings.instance, settings.log_level, load(TelemetrySettings))
+        )
         tasks = Tasks()
         stack.push_async_callback(tasks.cancel_all)
         database = None
         if service.uses_postgres:
-            postgres_settings = PostgresSettings()
+            postgres_settings = load(PostgresSettings)
             await migrate(service.name, postgres_settings)
             database = Database(postgres_settings, f"{service.name}-{settings.instance}")
             await database.open()
             stack.push_async_callback(database.close)
-        redis_settings = RedisSettings() if service.uses_redis else None
+        redis_settings = load(RedisSettings) if service.uses_redis else None
         redis_client = await stack.enter_async_context(open_redis(redis_settings)) if redis_settings else None
-        bus = await stack.enter_async_context(RabbitBus.open(RabbitSettings(), service.name, settings.instance))
+        bus = await stack.enter_async_context(RabbitBus.open(load(RabbitSettings), service.name, settings.instance))
         yield Runtime(settings.instance, bus, tasks, database, redis_client, redis_settings)
 
 
@@ -151,7 +160,7 @@ async def serve(service: Service[S, C]) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with running(service, service.settings()) as (runtime, _):
+    async with running(service, load(service.settings)) as (runtime, _):
         stopping = asyncio.create_task(stop.wait(), name="wait for a signal")
         await asyncio.wait((stopping, runtime.tasks.failed), return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()

@@ -17,7 +17,7 @@ from yoyo import get_backend, read_migrations
 from yoyo.backends import DatabaseBackend
 from yoyo.migrations import MigrationList
 
-from libs.common.settings import PostgresSettings
+from libs.common.settings import PostgresSettings, load
 
 SERVICES = Path(__file__).parents[2] / "services"
 
@@ -41,7 +41,7 @@ async def rollback(service: str, settings: PostgresSettings, steps: int = 1) -> 
 def _apply(service: str, url: str) -> None:
     with _migrating(service, url) as (backend, migrations):
         for migration in backend.to_apply(migrations):
-            # yoyo's own loop commits the migration and its mark apart; a process killed between the two could never start again.
+            # yoyo's own loop commits a migration and its mark apart: killed in between, no service could start again.
             with backend.transaction():
                 migration.process_steps(backend, "apply")
                 backend.mark_one(migration, log=False)
@@ -82,7 +82,7 @@ def main() -> None:
     parser.add_argument("service")
     parser.add_argument("--steps", type=int, default=1, help="how many migrations to roll back")
     arguments = parser.parse_args()
-    settings = PostgresSettings()
+    settings = load(PostgresSettings)
     if arguments.direction == "up":
         asyncio.run(migrate(arguments.service, settings))
     else:

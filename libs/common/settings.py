@@ -1,15 +1,28 @@
 """Settings blocks every service shares. Names carry their unit; secrets are ``SecretStr``; read once, then frozen."""
 
-from typing import Annotated
+from typing import Annotated, TypeVar
 from uuid import uuid4
 
-from pydantic import BeforeValidator, Field, PostgresDsn, RedisDsn, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, PostgresDsn, RedisDsn, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
 def service_settings(prefix: str) -> SettingsConfigDict:
     """Environment variables with this prefix; an empty variable counts as unset."""
     return SettingsConfigDict(env_prefix=prefix, frozen=True, extra="ignore", env_ignore_empty=True)
+
+
+Block = TypeVar("Block", bound=BaseSettings)
+
+
+def load(block: type[Block]) -> Block:
+    """From the environment. Raises ``SystemExit`` with a line for each missing or wrong variable, never its value."""
+    try:
+        return block()
+    except ValidationError as error:
+        prefix = block.model_config["env_prefix"]
+        lines = [f"{prefix}{'_'.join(map(str, each['loc']))}".upper() + f": {each['msg']}" for each in error.errors()]
+        raise SystemExit("\n".join(lines)) from None
 
 
 class PostgresSettings(BaseSettings):
@@ -58,7 +71,7 @@ def _comma_separated(value: object) -> object:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
-CommaSeparated = Annotated[tuple[str, ...], BeforeValidator(_comma_separated)]
+CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated)]
 
 __all__ = [
     "CommaSeparated",
@@ -69,5 +82,6 @@ __all__ = [
     "RedisSettings",
     "ServiceSettings",
     "TelemetrySettings",
+    "load",
     "service_settings",
 ]

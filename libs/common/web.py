@@ -20,6 +20,9 @@ from libs.common.errors import ServiceError
 
 log = structlog.get_logger(__name__)
 
+RETRY_AFTER_SECONDS = 1
+"""Sent with every 503 that is an error: what is away is mostly back soon."""
+
 StartTask = Callable[[Coroutine[Any, Any, Any], str], "asyncio.Task[Any]"]
 
 
@@ -92,7 +95,8 @@ def add_error_handlers(app: FastAPI) -> None:
 
 
 def error_response(code: str, message: str, status: int) -> JSONResponse:
-    return JSONResponse({"error": {"code": code, "message": message}}, status_code=status)
+    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if status == 503 else None
+    return JSONResponse({"error": {"code": code, "message": message}}, status_code=status, headers=headers)
 
 
 class HttpServer(uvicorn.Server):

@@ -53,13 +53,18 @@ def accept(ctx: Context, waiting: Waiting) -> None:
     request = waiting.request
     if request.request_id in ctx.cancelled:
         drop(ctx, waiting)
-    elif request.request_id in ctx.waiting or request.request_id in ctx.granting:
+    elif _is_known(ctx, request.request_id):
         ctx.tasks.start(_ack(waiting), "ack a duplicate")
     elif len(ctx.waiting) >= ctx.settings.max_waiting:
         refuse(ctx, waiting, Overloaded())
     else:
         ctx.waiting.add(waiting)
         ctx.wake.set()
+
+
+def _is_known(ctx: Context, request_id: str) -> bool:
+    """A request whose confirm was lost is sent twice, one whose ack was lost is delivered twice."""
+    return request_id in ctx.waiting or request_id in ctx.granting or ctx.fleet.holds(request_id)
 
 
 async def dispatch(ctx: Context) -> None:

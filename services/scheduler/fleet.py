@@ -91,6 +91,10 @@ class Fleet:
         if worker_id in self._workers:
             self._workers[worker_id].unreachable = True
 
+    def holds(self, request_id: str) -> bool:
+        """Has a worker got it?"""
+        return any(request_id in worker.grants for worker in self._workers.values())
+
     def running_above(self, request_id: str, epoch: int) -> bool:
         """Is a later attempt than ``epoch`` under way on a worker we hear?"""
         return any(

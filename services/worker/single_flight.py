@@ -9,10 +9,14 @@ T = TypeVar("T")
 
 
 class SingleFlight(Generic[K, T]):
-    """Callers of the same key share one task. It outlives a caller that is cancelled: others may wait for it."""
+    """Callers of the same key share one task. It outlives a caller that is cancelled: others may wait for it.
 
-    def __init__(self) -> None:
+    ``on_done`` is called after each run, when its key is free again.
+    """
+
+    def __init__(self, on_done: Callable[[], None] = lambda: None) -> None:
         self._tasks: dict[K, asyncio.Task[T]] = {}
+        self._on_done = on_done
 
     def __contains__(self, key: K) -> bool:
         return key in self._tasks
@@ -30,6 +34,7 @@ class SingleFlight(Generic[K, T]):
 
     def _done(self, key: K, task: asyncio.Task[T]) -> None:
         del self._tasks[key]
+        self._on_done()
         if not task.cancelled():
             task.exception()  # read, so that a failure nobody waited for any more is not reported as lost
 

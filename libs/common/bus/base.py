@@ -92,7 +92,7 @@ class Bus(Protocol):
     """Speaking needs a connection, not a subscription; listening starts with ``subscribe``."""
 
     async def ask(self, query: Query[R], *, timeout: float = 5.0) -> R:
-        """The owner's answer. Raises what the handler raised, ``Unavailable`` if nobody answered in ``timeout`` seconds."""
+        """The owner's answer. Raises what the handler raised, ``Unavailable`` if nobody answered in ``timeout`` s."""
 
     async def send(
         self, command: Command, *, to: str | None = None, message_id: str | None = None, deadline: float | None = None

@@ -23,12 +23,13 @@ log = structlog.get_logger(__name__)
 LONGEST_ERROR: Final = 1000
 
 
-class Unfit(ServiceError):
-    """a message that must not reach its handler"""
+class Unfit(Exception):
+    """A message that must not reach its handler."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(detail)
+        super().__init__(reason, detail)
         self.reason = reason
+        self.detail = detail
 
 
 class HeldDelivery:
@@ -93,15 +94,15 @@ class Dispatcher:
         try:
             await self._call(incoming, route)
         except Unfit as unfit:
-            return await self._bury(incoming, unfit.reason, unfit.message)
+            return await self._give_up(incoming, unfit.reason, unfit.detail)
         except ServiceError as error:
             detail = f"{error.code}: {error.message}"
             if error.retryable:
                 return await self._retry(incoming, detail)
-            return await self._bury(incoming, "failed", detail)
+            return await self._give_up(incoming, "failed", detail)
         except Exception as error:  # the edge: whatever a handler raises must not end the consumer
             log.exception("a handler crashed", message=incoming.envelope.type, message_id=incoming.envelope.message_id)
-            return await self._bury(incoming, "crashed", f"{type(error).__name__}: {error}")
+            return await self._give_up(incoming, "crashed", f"{type(error).__name__}: {error}")
         if route.ack is Ack.AFTER:
             await incoming.ack()
         return "done"
@@ -135,27 +136,33 @@ class Dispatcher:
         return outcome
 
     async def _retry(self, incoming: Incoming, detail: str) -> str:
-        envelope, queue = incoming.envelope, self._queue
-        if queue.exclusive or incoming.settled:
-            return self._report(envelope, "failed", detail)
-        if queue.returns:
-            await incoming.nack(requeue=False)
-            return "returned"
+        envelope = incoming.envelope
+        if self._queue.returns or self._final(incoming):
+            return await self._give_up(incoming, "failed", detail)
         if envelope.attempt > len(self._retry_delays):
-            return await self._bury(incoming, "exhausted", detail)
+            return await self._give_up(incoming, "exhausted", detail)
         delay = self._retry_delays[envelope.attempt - 1]
         log.warning("will try again", message=envelope.type, message_id=envelope.message_id, seconds=delay, why=detail)
         again = envelope.with_headers({ATTEMPT: envelope.attempt + 1})
         await self._move(incoming, again, retry_queue(delay).exchange)
         return "retried"
 
+    async def _give_up(self, incoming: Incoming, reason: str, detail: str) -> str:
+        if not self._queue.returns or incoming.settled:
+            return await self._bury(incoming, reason, detail)
+        envelope = incoming.envelope
+        log.error("handed back", message=envelope.type, message_id=envelope.message_id, reason=reason, error=detail)
+        await incoming.nack(requeue=False)
+        return "returned"
+
     async def _bury(self, incoming: Incoming, reason: str, detail: str) -> str:
-        envelope, queue = incoming.envelope, self._queue
-        if queue.exclusive or incoming.settled:
+        envelope, queue = incoming.envelope, self._queue.name
+        about = {"message": envelope.type, "message_id": envelope.message_id, "queue": queue}
+        log.error("a message failed", **about, reason=reason, error=detail)
+        if self._final(incoming):
             await incoming.ack()
-            return self._report(envelope, reason, detail)
-        self._report(envelope, reason, detail)
-        why = {REASON: reason, QUEUE: queue.name, ERROR: detail[:LONGEST_ERROR]}
+            return "failed"
+        why = {REASON: reason, QUEUE: queue, ERROR: detail[:LONGEST_ERROR]}
         await self._move(incoming, envelope.with_headers(why), DEAD)
         dead_letters_total.labels(envelope.type, reason).inc()
         return "dead"
@@ -169,16 +176,9 @@ class Dispatcher:
         else:
             await incoming.ack()
 
-    def _report(self, envelope: Envelope, reason: str, detail: str) -> str:
-        log.error(
-            "a message failed",
-            message=envelope.type,
-            message_id=envelope.message_id,
-            queue=self._queue.name,
-            reason=reason,
-            error=detail,
-        )
-        return "failed"
+    def _final(self, incoming: Incoming) -> bool:
+        """A replica's own copy of an event, or what its handler settled before it failed: nothing to try again."""
+        return self._queue.exclusive or incoming.settled
 
 
 @cache
@@ -204,7 +204,7 @@ def _parse(message: type[Message], envelope: Envelope) -> Message:
 def _failure(error: Exception, query: str) -> bytes:
     """An error as it crosses: ``{"code", "message"}``. What we did not expect stays in our log."""
     if isinstance(error, Unfit):
-        error = InvalidRequest(f"not a valid {query}: {error.message}")
+        error = InvalidRequest(f"not a valid {query}: {error.detail}")
     elif not isinstance(error, ServiceError):
         log.error("a handler crashed", message=query, exc_info=error)
         error = ServiceError()

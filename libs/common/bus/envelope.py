@@ -45,7 +45,7 @@ class Envelope:
     def with_headers(self, changes: Mapping[str, Any]) -> "Envelope":
         """To be sent on, with these headers; what brokers wrote about its way so far is left behind."""
         kept = {name: value for name, value in self.headers.items() if not name.startswith(BROKER_HISTORY)}
-        return replace(self, headers=kept | changes)
+        return replace(self, headers={**kept, **changes})
 
 
 def enclose(message: Message, *, message_id: str | None = None, deadline: float | None = None) -> Envelope:
@@ -53,7 +53,7 @@ def enclose(message: Message, *, message_id: str | None = None, deadline: float 
     headers: dict[str, Any] = {}
     inject_trace(headers)
     if deadline is not None:
-        headers[DEADLINE] = deadline
+        headers[DEADLINE] = str(deadline)  # as text: a float in an AMQP table has 32 bits here, two minutes' precision
     body = message.model_dump_json().encode()
     return Envelope(message.wire_name, body, message_id or uuid4().hex, headers, sent_at=datetime.now(UTC))
 

@@ -65,7 +65,7 @@ class Listener:
 
 
 def command_key(command: type[Command], instance: str | None = None) -> str:
-    """The queue a command waits in, which is also its routing key. ``instance`` exactly for ``to_instance`` commands."""
+    """The queue a command waits in, which is also its routing key. ``instance``: exactly for ``to_instance`` ones."""
     if command.to_instance != (instance is not None):
         raise ValueError(f"{command.wire_name} is {'' if command.to_instance else 'not '}addressed to an instance")
     return command.wire_name if instance is None else f"{command.owner}.{instance}.{command.__name__}"

@@ -8,7 +8,7 @@ from libs.common.bus.topology import Listener
 
 
 class Incoming(Protocol):
-    """One delivery. Settling it twice, or after its connection is gone, does nothing: the broker redelivers by itself."""
+    """One delivery. To settle it twice, or when its connection is gone, does nothing: the broker redelivers."""
 
     @property
     def envelope(self) -> Envelope: ...

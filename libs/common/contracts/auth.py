@@ -1,8 +1,13 @@
 """What auth answers and announces."""
 
+from typing import Final
+
 from pydantic import Field
 
 from libs.common.contracts.message import Event, Query, Value
+
+ISSUER: Final = "ollamamax"
+"""The ``iss`` of every access token; its other claims: sub (user), org, role, email, iat, exp, jti."""
 
 
 class Identity(Value):

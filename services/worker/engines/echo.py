@@ -14,7 +14,6 @@ import asyncio
 import hashlib
 import re
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from typing import ClassVar
 
 from libs.common.contracts.inference import EngineName, InferenceTask
 from libs.common.errors import ContextExceeded, EngineFailed, ModelLoadFailed
@@ -28,7 +27,7 @@ _NAME = re.compile(r"echo(?:-(?P<rate>[1-9]\d{0,5})|-fail-after-(?P<fail>\d{1,6}
 
 
 class EchoEngine:
-    name: ClassVar[EngineName] = "echo"
+    name: EngineName = "echo"
 
     async def load(self, spec: LoadSpec) -> LoadedEngine:
         match = _NAME.fullmatch(spec.model.name)

@@ -41,7 +41,7 @@ def _message(message: ChatMessage) -> dict[str, Any]:
 
 
 async def server_sent_json(response: httpx.Response) -> AsyncGenerator[dict[str, Any], None]:
-    """The JSON of each ``data:`` line, until ``[DONE]`` or the end. Comments, which keep a connection alive, are skipped.
+    """The JSON of each ``data:`` line, until ``[DONE]`` or the end. Comments are skipped.
 
     Splits bytes at newlines itself: httpx's ``aiter_lines`` also splits at U+2028, which JSON may contain.
     Raises ``orjson.JSONDecodeError``.

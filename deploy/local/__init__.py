@@ -1,0 +1,1 @@
+"""The suite on one machine without Docker: ``python -m deploy.local up``."""

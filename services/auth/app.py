@@ -1,0 +1,28 @@
+"""Auth as a value."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from libs.common.lifecycle import Runtime, Service
+from services.auth import identities, keys
+from services.auth.context import Context, open_context
+from services.auth.handlers import handlers
+from services.auth.settings import Settings
+
+
+@asynccontextmanager
+async def start(settings: Settings, runtime: Runtime) -> AsyncIterator[Context]:
+    async with open_context(settings, runtime) as ctx:
+        await identities.create_first_admin(ctx)
+        yield ctx
+        await keys.report_use_now(ctx)
+
+
+service = Service(
+    name="auth",
+    settings=Settings,
+    open_context=start,
+    handlers=handlers,
+    background=(keys.report_use,),
+    uses_postgres=True,
+)

@@ -1,0 +1,42 @@
+"""Ollama's own dialect, as its clients know it. Errors are ``{"error": "<text>"}``."""
+
+from collections.abc import Callable
+from typing import Any
+
+from starlette.routing import Route
+
+from services.gateway.api.door import Door, Handler
+from services.gateway.api.ollama.about import home, status, version
+from services.gateway.api.ollama.chat import chat
+from services.gateway.api.ollama.embed import embed, embeddings
+from services.gateway.api.ollama.generate import generate
+from services.gateway.api.ollama.models import ps, show, tags
+from services.gateway.api.ollama.wire import render_error
+
+
+def _get(path: str, endpoint: Callable[..., Any], *, head: bool) -> Route:
+    route = Route(path, endpoint, methods=["GET"])
+    route.methods = {"GET", "HEAD"} if head else {"GET"}
+    return route
+
+
+def _reading(handler: Handler) -> Door:
+    return Door(handler, render_error, takes_body=False)
+
+
+def _post(path: str, handler: Handler) -> Route:
+    return Route(path, Door(handler, render_error, takes_body=True), methods=["POST"])
+
+
+routes = [
+    _post("/api/chat", chat),
+    _post("/api/generate", generate),
+    _post("/api/embed", embed),
+    _post("/api/embeddings", embeddings),
+    _post("/api/show", show),
+    _get("/api/tags", _reading(tags), head=True),
+    _get("/api/ps", _reading(ps), head=False),
+    _get("/", home, head=True),
+    _get("/api/version", version, head=True),
+    _get("/api/status", status, head=False),
+]

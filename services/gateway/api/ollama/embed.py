@@ -1,0 +1,85 @@
+"""POST /api/embed, and its elder POST /api/embeddings"""
+
+import time
+from typing import Any
+
+from starlette.responses import Response
+
+from libs.common.contracts.inference import InferenceTask, ModelRef
+from libs.common.errors import InvalidRequest, ModelNotFound
+from services.gateway.api.answer import whole_answer
+from services.gateway.api.door import Call
+from services.gateway.api.json_body import Fields
+from services.gateway.api.ollama.durations import keep_alive_seconds
+from services.gateway.api.ollama.options import resolve_options
+from services.gateway.api.ollama.wire import JsonAnswer, metrics
+
+_COUNTED = ("total_duration", "load_duration", "prompt_eval_count")
+
+
+async def embed(call: Call) -> Response:
+    started_ns = time.perf_counter_ns()
+    body = Fields(call.body, "EmbedRequest")
+    name, inputs, dimensions = body.text("model"), _inputs(body.raw("input")), body.integer("dimensions")
+    if not name:
+        raise ModelNotFound("model '' not found")
+    if dimensions is not None and dimensions < 0:
+        raise InvalidRequest("dimensions must not be negative")
+    keep_alive = keep_alive_seconds(body.raw("keep_alive"))
+    truncate, options = body.flag("truncate", True), body.mapping("options")
+    model = await _find_model(call, name)
+    task = _task(model, options, keep_alive, inputs, truncate=truncate, dimensions=dimensions or None)
+    _, end = await whole_answer(call, model, task)
+    if not inputs:
+        return JsonAnswer({"model": name, "embeddings": []})
+    counted = metrics(end.usage, started_ns)
+    return JsonAnswer({"model": name, "embeddings": end.embeddings, **{key: counted[key] for key in _COUNTED}})
+
+
+async def embeddings(call: Call) -> Response:
+    body = Fields(call.body, "EmbeddingRequest")
+    name, prompt = body.text("model"), body.text("prompt")
+    if not name:
+        raise InvalidRequest("model is required")
+    keep_alive, options = keep_alive_seconds(body.raw("keep_alive")), body.mapping("options")
+    model = await _find_model(call, name)
+    task = _task(model, options, keep_alive, (prompt,) if prompt else ())
+    _, end = await whole_answer(call, model, task)
+    return JsonAnswer({"embedding": end.embeddings[0] if prompt and end.embeddings else []})
+
+
+def _inputs(value: Any) -> tuple[str, ...]:
+    if value is None or value == "":
+        return ()
+    if isinstance(value, str):
+        return (value,)
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return tuple(value)
+    raise InvalidRequest("invalid input type")
+
+
+def _task(
+    model: ModelRef,
+    options: dict[str, Any],
+    keep_alive: float | None,
+    inputs: tuple[str, ...],
+    *,
+    truncate: bool = True,
+    dimensions: int | None = None,
+) -> InferenceTask:
+    """Without inputs the model is only loaded."""
+    return InferenceTask(
+        kind="embed" if inputs else "load",
+        inputs=inputs,
+        truncate=truncate,
+        dimensions=dimensions,
+        options=resolve_options(model.parameters, options),
+        keep_alive_seconds=keep_alive,
+    )
+
+
+async def _find_model(call: Call, name: str) -> ModelRef:
+    try:
+        return await call.ctx.models.resolve(name)
+    except ModelNotFound:
+        raise ModelNotFound(f'model "{name}" not found, try pulling it first') from None

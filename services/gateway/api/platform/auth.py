@@ -1,0 +1,20 @@
+"""Logging in."""
+
+from fastapi import APIRouter
+from pydantic import BaseModel, Field, SecretStr
+
+from libs.common.contracts.auth import Login, Session
+from services.gateway.api.platform.caller import Ctx
+from services.gateway.api.platform.text import NO_NUL
+
+router = APIRouter(prefix="/auth")
+
+
+class Credentials(BaseModel):
+    email: str = Field(max_length=320, pattern=NO_NUL)
+    password: SecretStr = Field(max_length=1024)
+
+
+@router.post("/login")
+async def login(body: Credentials, ctx: Ctx) -> Session:
+    return await ctx.bus.ask(Login(email=body.email, password=body.password.get_secret_value()), timeout=10)

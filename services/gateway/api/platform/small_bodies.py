@@ -1,0 +1,33 @@
+"""The platform's bodies are small: anything larger is refused before it is parsed."""
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from libs.common.errors import RequestCancelled, TooLarge
+from libs.common.web import error_response
+from services.gateway.api.json_body import read_body
+
+LARGEST_BODY_BYTES = 64 * 1024
+
+
+class SmallBodies:
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            body = await read_body(receive, Headers(scope=scope), LARGEST_BODY_BYTES)
+        except RequestCancelled:
+            return  # the client went away while it sent its body
+        except TooLarge as error:
+            await error_response(error.code, error.message, error.status)(scope, receive, send)
+            return
+        unread: list[Message] = [{"type": "http.request", "body": body}]
+
+        async def replay() -> Message:
+            return unread.pop() if unread else await receive()
+
+        await self._app(scope, replay, send)

@@ -1,0 +1,28 @@
+"""The registry as a value."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from libs.common.lifecycle import Runtime, Service
+from services.registry import catalog
+from services.registry.api import router
+from services.registry.context import Context, open_context
+from services.registry.handlers import handlers
+from services.registry.settings import Settings
+
+
+@asynccontextmanager
+async def start(settings: Settings, runtime: Runtime) -> AsyncIterator[Context]:
+    async with open_context(settings, runtime) as ctx:
+        await catalog.import_seeds(ctx)
+        yield ctx
+
+
+service = Service(
+    name="registry",
+    settings=Settings,
+    open_context=start,
+    handlers=handlers,
+    router=router,
+    uses_postgres=True,
+)

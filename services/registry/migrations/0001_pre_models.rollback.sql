@@ -1,0 +1,3 @@
+drop table model_layers;
+drop table blobs;
+drop table models;

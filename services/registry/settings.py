@@ -1,0 +1,21 @@
+"""Settings of the registry, prefix REGISTRY_."""
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+
+from libs.common.settings import ServiceSettings, service_settings
+
+
+class Settings(ServiceSettings):
+    model_config = service_settings("REGISTRY_")
+
+    ops_port: int = Field(11442, ge=0, le=65535, description="port of health, metrics and blobs; 0: any free one")
+    data_dir: Path = Field(description="directory of blobs and manifests, in Ollama's layout; replicas share it")
+    public_url: str = Field("", description="where workers reach the blobs; empty: http://127.0.0.1:<ops port>")
+    blob_token: SecretStr = Field(min_length=16, description="workers show it to fetch blobs; WORKER_BLOB_TOKEN")
+    seed_models: dict[str, Path] = Field({}, description='GGUF files imported at start: {"name": "path"}')
+
+    @property
+    def blobs_url(self) -> str:
+        return (self.public_url or f"http://127.0.0.1:{self.ops_port}").rstrip("/")

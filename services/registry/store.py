@@ -1,0 +1,123 @@
+"""Every SQL statement of the registry."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from psycopg.rows import class_row
+
+from libs.common.database import Transaction
+from services.registry.gguf_info import GgufInfo
+from services.registry.manifests import Manifest
+from services.registry.names import ModelName
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    host: str
+    namespace: str
+    model: str
+    tag: str
+    digest: str
+    size: int
+    facts_json: str
+    weights: str
+    modified_at: datetime
+
+    @property
+    def name(self) -> ModelName:
+        return ModelName(self.host, self.namespace, self.model, self.tag)
+
+    @property
+    def facts(self) -> GgufInfo:
+        return GgufInfo.model_validate_json(self.facts_json)
+
+
+async def find_model(tx: Transaction, name: ModelName) -> StoredModel | None:
+    """Whatever the spelling of ``name``."""
+    async with tx.cursor(row_factory=class_row(StoredModel)) as cursor:
+        await cursor.execute(
+            """
+            select host, namespace, model, tag, digest, size, facts::text as facts_json, weights, modified_at
+            from models where (lower(host), lower(namespace), lower(model), lower(tag))
+                            = (lower(%s), lower(%s), lower(%s), lower(%s))
+            """,
+            [name.host, name.namespace, name.model, name.tag],
+        )
+        return await cursor.fetchone()
+
+
+async def list_models(tx: Transaction) -> list[StoredModel]:
+    """Newest first."""
+    async with tx.cursor(row_factory=class_row(StoredModel)) as cursor:
+        await cursor.execute(
+            """
+            select host, namespace, model, tag, digest, size, facts::text as facts_json, weights, modified_at
+            from models order by modified_at desc, id
+            """
+        )
+        return await cursor.fetchall()
+
+
+async def lock_name(tx: Transaction, name: ModelName) -> None:
+    """Until the transaction ends nobody else saves this name, on any replica; its file and its row stay one."""
+    await tx.execute("select pg_advisory_xact_lock(hashtext(lower(%s)))", [name.display])
+
+
+async def spelling(tx: Transaction, name: ModelName) -> ModelName:
+    """With the spelling that its parts have already, part by part from the left."""
+    rows = await tx.execute(
+        """
+        select host, namespace, model, tag from models where lower(host) = lower(%(host)s)
+        order by lower(namespace) = lower(%(namespace)s) desc, lower(model) = lower(%(model)s) desc,
+                 lower(tag) = lower(%(tag)s) desc, id
+        limit 1
+        """,
+        {"host": name.host, "namespace": name.namespace, "model": name.model, "tag": name.tag},
+    )
+    existing = await rows.fetchone()
+    if existing is None:
+        return name
+    parts = [name.host, name.namespace, name.model, name.tag]
+    for index, spelled in enumerate(existing):
+        if spelled.lower() != parts[index].lower():
+            break
+        parts[index] = spelled
+    return ModelName(*parts)
+
+
+async def save_model(tx: Transaction, name: ModelName, manifest: Manifest, weights: str, facts: GgufInfo) -> bool:
+    """False if the name pointed to this manifest already: then nothing changes, not even the time."""
+    rows = await tx.execute(
+        """
+        insert into models (host, namespace, model, tag, digest, manifest, size, weights, facts)
+        values (%s, %s, %s, %s, %s, %s, %s, %s, %s)
+        on conflict (lower(host), lower(namespace), lower(model), lower(tag)) do update set
+            digest = excluded.digest, manifest = excluded.manifest, size = excluded.size, weights = excluded.weights,
+            facts = excluded.facts, modified_at = now()
+        where models.digest <> excluded.digest
+        returning id
+        """,
+        [
+            *(name.host, name.namespace, name.model, name.tag),
+            *(manifest.digest, manifest.text, manifest.size, weights, facts.model_dump_json()),
+        ],
+    )
+    saved = await rows.fetchone()
+    if saved is None:
+        return False
+    await _save_layers(tx, int(saved[0]), manifest)
+    return True
+
+
+async def _save_layers(tx: Transaction, model_id: int, manifest: Manifest) -> None:
+    """So that one day a blob that no model needs can be told from one that is needed."""
+    await tx.execute("delete from model_layers where model_id = %s", [model_id])
+    async with tx.cursor() as cursor:
+        await cursor.executemany(
+            "insert into blobs (digest, size) values (%s, %s) on conflict do nothing",
+            [(layer.blob.digest, layer.blob.size) for layer in manifest.layers],
+        )
+        await cursor.executemany(
+            "insert into model_layers (model_id, digest, media_type) values (%s, %s, %s)",
+            [(model_id, layer.blob.digest, layer.media_type) for layer in manifest.layers],
+        )

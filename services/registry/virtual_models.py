@@ -1,0 +1,112 @@
+"""Models that workers serve without weights of ours: known from heartbeats, forgotten soon after the last one."""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from libs.common.contracts.inference import ModelDetails, ModelRef
+from libs.common.contracts.registry import ModelDescription, ModelSummary
+from libs.common.contracts.worker import VirtualModel, WorkerHeartbeat
+from libs.common.errors import InvalidModelName
+from services.registry import names
+from services.registry.names import ModelName
+
+# Heartbeats are a second apart.
+SILENCE_SECONDS = 5.0
+WILDCARDS = frozenset("*?[")
+
+
+@dataclass(frozen=True)
+class Announcement:
+    models: tuple[VirtualModel, ...]
+    until: float
+    """In seconds of the clock."""
+
+
+class VirtualModels:
+    """What workers announce. ``since``, the start of this process, is told as the time they were modified."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._workers: dict[str, Announcement] = {}
+        self.since = time.time()
+
+    def hear(self, heartbeat: WorkerHeartbeat) -> None:
+        now = self._clock()
+        self._workers = {worker: said for worker, said in self._workers.items() if said.until > now}
+        if heartbeat.state == "offline":
+            self._workers.pop(heartbeat.worker_id, None)
+        else:
+            self._workers[heartbeat.worker_id] = Announcement(heartbeat.virtual_models, now + SILENCE_SECONDS)
+
+    def resolve(self, name: ModelName) -> ModelRef | None:
+        """Under the name that its pattern matches, since that is how a worker for it is found."""
+        for known_as in (name.short, name.display):
+            for model in self._announced():
+                if fnmatchcase(known_as, model.pattern):
+                    return _reference(known_as, name, model)
+        return None
+
+    def summaries(self) -> list[ModelSummary]:
+        """Of those with one name; a pattern with wildcards stands for names that nobody can list."""
+        found: dict[str, ModelSummary] = {}
+        for model in self._announced():
+            name = _only_name(model)
+            if name is not None:
+                ref = _reference(name.display, name, model)
+                found[ref.name] = _summary(ref, self.since)
+        return list(found.values())
+
+    def describe(self, name: ModelName) -> ModelDescription | None:
+        ref = self.resolve(name)
+        if ref is None:
+            return None
+        info: dict[str, object] = {"general.architecture": ref.engine}
+        if ref.context_length:
+            info[f"{ref.engine}.context_length"] = ref.context_length
+        return ModelDescription(
+            name=name.display,
+            modified_at=self.since,
+            details=ref.details,
+            model_info=info,
+            capabilities=ref.capabilities,
+        )
+
+    def _announced(self) -> Iterator[VirtualModel]:
+        now = self._clock()
+        for said in self._workers.values():
+            if said.until > now:
+                yield from said.models
+
+
+def _only_name(model: VirtualModel) -> ModelName | None:
+    if WILDCARDS & set(model.pattern):
+        return None
+    try:
+        return names.parse(model.pattern)
+    except InvalidModelName:
+        return None
+
+
+def _reference(known_as: str, name: ModelName, model: VirtualModel) -> ModelRef:
+    return ModelRef(
+        name=known_as,
+        digest=hashlib.sha256(name.display.encode()).hexdigest(),
+        engine=model.engine,
+        capabilities=model.capabilities,
+        context_length=model.context_length,
+        details=ModelDetails(family=model.engine, families=(model.engine,), context_length=model.context_length),
+    )
+
+
+def _summary(ref: ModelRef, modified_at: float) -> ModelSummary:
+    return ModelSummary(
+        name=ref.name,
+        digest=ref.digest,
+        size=ref.size,
+        modified_at=modified_at,
+        details=ref.details,
+        capabilities=ref.capabilities,
+    )

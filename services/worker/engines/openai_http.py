@@ -1,0 +1,187 @@
+"""Any OpenAI-compatible server: vLLM, SGLang, llama-server, Ollama, or a cluster behind one address.
+
+Only what OpenAI defines is sent: of the sampling options temperature, top_p, the penalties, seed, stop and max_tokens.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any, Final
+
+import httpx
+import orjson
+
+from libs.common.contracts.inference import EngineName, InferenceTask, ModelRef
+from libs.common.errors import EngineFailed, InvalidRequest, ModelLoadFailed, ModelNotFound, Overloaded, ServiceError
+from services.worker.engines.base import Embeddings, Finish, Job, LoadedEngine, LoadSpec, Piece, Upstream
+from services.worker.engines.openai_wire import conversation, error_text, server_sent_json
+from services.worker.engines.vectors import normalise
+
+# Longest silence before the first token (an upstream may queue) and between two.
+SILENCE_SECONDS: Final = 120.0
+
+
+class OpenAIHttpEngine:
+    name: EngineName = "openai_http"
+
+    def __init__(self, upstreams: Sequence[Upstream]) -> None:
+        self._upstreams = tuple(upstreams)
+
+    async def load(self, spec: LoadSpec) -> LoadedEngine:
+        """Nothing is loaded: the first upstream whose pattern fits is chosen."""
+        for name in (spec.model.name, spec.model.name.removesuffix(":latest")):
+            for upstream in self._upstreams:
+                if fnmatchcase(name, upstream.pattern):
+                    return UpstreamModel(spec, upstream)
+        raise ModelLoadFailed(f"no upstream is configured for '{spec.model.name}'")
+
+
+class UpstreamModel:
+    size = 0
+    size_vram = 0
+
+    def __init__(self, spec: LoadSpec, upstream: Upstream) -> None:
+        self.context_length = spec.context_length
+        self.slots = spec.slots
+        self._model = spec.model
+        self._upstream_name = upstream.model or spec.model.name.removesuffix(":latest")
+        self._client = httpx.AsyncClient(
+            base_url=upstream.base_url,
+            headers={"Authorization": f"Bearer {upstream.api_key}"} if upstream.api_key else {},
+            timeout=httpx.Timeout(SILENCE_SECONDS, connect=10),
+            # Shorter than the 5 s after which common servers drop an idle connection.
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=spec.slots, keepalive_expiry=3),
+        )
+
+    def can_resume(self, task: InferenceTask) -> bool:
+        """Never: the protocol tells no token ids."""
+        return False
+
+    def failure(self) -> str | None:
+        return None
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def generate(self, job: Job) -> AsyncGenerator[Piece | Finish, None]:
+        path, body = _request(job.task, self._model, self._upstream_name)
+        progress = _Progress(time.perf_counter_ns())
+        async with _upstream_errors(), self._client.stream("POST", path, content=orjson.dumps(body)) as response:
+            await _check(response)
+            async with aclosing(server_sent_json(response)) as events:
+                async for event in events:
+                    if piece := progress.piece(event):
+                        yield piece
+        yield progress.finish()
+
+    async def embed(self, inputs: tuple[str, ...], *, truncate: bool, dimensions: int | None) -> Embeddings:
+        body = {"model": self._upstream_name, "input": inputs}
+        async with _upstream_errors():
+            response = await self._client.post("embeddings", content=orjson.dumps(body))
+            await _check(response)
+            answer = await asyncio.to_thread(orjson.loads, response.content)
+        rows = sorted(answer["data"], key=lambda row: int(row["index"]))
+        vectors = await asyncio.to_thread(lambda: [normalise(row["embedding"], dimensions) for row in rows])
+        return Embeddings(vectors, (answer.get("usage") or {}).get("prompt_tokens", 0))
+
+
+@dataclass
+class _Progress:
+    """What one stream has told so far."""
+
+    began_ns: int
+    first_ns: int = 0
+    chunks: int = 0
+    done_reason: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def piece(self, event: dict[str, Any]) -> Piece | None:
+        """The new text of a chunk, if it has any. Raises ``EngineFailed`` if the chunk is an error."""
+        if "error" in event:
+            raise EngineFailed(f"the upstream failed: {error_text(orjson.dumps(event))}")
+        if usage := event.get("usage"):
+            self.prompt_tokens = usage.get("prompt_tokens", 0)
+            self.completion_tokens = usage.get("completion_tokens", 0)
+        if not (choices := event.get("choices")):
+            return None
+        choice = choices[0]
+        if reason := choice.get("finish_reason"):
+            self.done_reason = "length" if reason == "length" else "stop"
+        delta = choice.get("delta") or choice
+        text = delta.get("content") or delta.get("text") or ""
+        thinking = delta.get("reasoning_content") or delta.get("reasoning") or ""
+        if not text and not thinking:
+            return None
+        self.chunks += 1
+        self.first_ns = self.first_ns or time.perf_counter_ns()
+        return Piece(text, thinking=thinking)
+
+    def finish(self) -> Finish:
+        """Raises ``EngineFailed`` if the upstream never said that it was done."""
+        if not self.done_reason:
+            raise EngineFailed("the upstream ended its answer too early")
+        now = time.perf_counter_ns()
+        first = self.first_ns or now
+        return Finish(
+            self.done_reason,
+            prompt_tokens=self.prompt_tokens,
+            completion_tokens=self.completion_tokens or self.chunks,
+            prompt_ns=max(1, first - self.began_ns),
+            completion_ns=max(1, now - first),
+        )
+
+
+def _request(task: InferenceTask, model: ModelRef, name: str) -> tuple[str, dict[str, Any]]:
+    """Path and body."""
+    options = task.options
+    body: dict[str, Any] = {
+        "model": name,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "temperature": options.temperature,
+        "top_p": options.top_p,
+        "presence_penalty": options.presence_penalty,
+        "frequency_penalty": options.frequency_penalty,
+        "seed": options.seed,
+    }
+    if options.num_predict > 0:
+        body["max_tokens"] = options.num_predict
+    if options.stop:
+        body["stop"] = options.stop
+    if task.format == "json":
+        body["response_format"] = {"type": "json_object"}
+    elif task.format is not None:
+        body["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": task.format}}
+    if task.raw:
+        return "completions", body | {"prompt": task.prompt}
+    return "chat/completions", body | {"messages": conversation(task, model)}
+
+
+async def _check(response: httpx.Response) -> None:
+    """Raises what an error status means to the caller."""
+    if response.status_code >= 400:
+        raise _refusal(response.status_code, error_text(await response.aread()))
+
+
+def _refusal(status: int, text: str) -> ServiceError:
+    if status == 404:
+        return ModelNotFound(text)
+    if status in {429, 503}:
+        return Overloaded(f"the upstream is busy: {text}")
+    if status in {401, 403} or status >= 500:  # credentials are ours, not the caller's
+        return EngineFailed(f"the upstream failed with status {status}: {text}")
+    return InvalidRequest(text)
+
+
+@asynccontextmanager
+async def _upstream_errors() -> AsyncIterator[None]:
+    try:
+        yield
+    except httpx.TimeoutException as error:
+        raise EngineFailed("the upstream did not answer in time") from error
+    except (httpx.TransportError, orjson.JSONDecodeError) as error:
+        raise EngineFailed(f"the upstream failed: {error}") from error

@@ -1,0 +1,75 @@
+"""The registry on a real database and a directory of its own, asked over the bus."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from libs.common.bus.base import Bus, Handlers
+from libs.common.bus.memory import MemoryBroker, MemoryBus
+from libs.common.contracts.registry import ModelChanged
+from libs.common.database import Database
+from services.registry.blobs import BlobStore
+from services.registry.context import Context
+from services.registry.handlers import handlers
+from services.registry.settings import Settings
+from tests.fixtures.tiny_gguf import write_tiny_gguf
+
+BLOB_TOKEN = "a token of sixteen characters"
+
+
+@pytest.fixture(scope="session")
+def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_gguf(tmp_path_factory.mktemp("gguf") / "tiny.gguf")
+
+
+@pytest.fixture(scope="session")
+def tiny_bytes(tiny_gguf: Path) -> bytes:
+    return tiny_gguf.read_bytes()
+
+
+@pytest.fixture(scope="session")
+def other_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_gguf(tmp_path_factory.mktemp("gguf") / "other.gguf", seed=1)
+
+
+@pytest.fixture
+def broker() -> MemoryBroker:
+    return MemoryBroker()
+
+
+@pytest.fixture
+def settings(tmp_path: Path, tiny_gguf: Path) -> Settings:
+    return Settings(data_dir=tmp_path / "registry", blob_token=SecretStr(BLOB_TOKEN), seed_models={"tiny": tiny_gguf})
+
+
+@pytest.fixture
+async def ctx(registry_db: Database, broker: MemoryBroker, settings: Settings) -> AsyncIterator[Context]:
+    """The registry, listening and empty."""
+    async with MemoryBus.open(broker, "registry", "r1") as bus:
+        ctx = Context(settings=settings, db=registry_db, bus=bus, blobs=BlobStore(settings.data_dir))
+        await bus.subscribe(handlers, ctx)
+        yield ctx
+
+
+@pytest.fixture
+async def bus(broker: MemoryBroker, ctx: Context) -> AsyncIterator[Bus]:
+    """The gateway's, or a worker's."""
+    async with MemoryBus.open(broker, "gateway", "g1") as bus:
+        yield bus
+
+
+@pytest.fixture
+async def changes(broker: MemoryBroker) -> AsyncIterator[list[str]]:
+    """Names that were announced as changed."""
+    names: list[str] = []
+    listening = Handlers("gateway")
+
+    @listening.on(ModelChanged, every_replica=True)
+    async def model_changed(event: ModelChanged, _ctx: object) -> None:
+        names.append(event.name)
+
+    async with MemoryBus.open(broker, "gateway", "listener") as bus:
+        await bus.subscribe(listening, None)
+        yield names

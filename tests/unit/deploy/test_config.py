@@ -1,0 +1,48 @@
+from pathlib import Path
+
+import pytest
+
+from deploy.local.config import Config, load_config
+from deploy.local.errors import SetupError
+
+
+def a_config(tmp_path: Path, **env: str) -> Config:
+    return Config(tmp_path, env, {}, workers=1)
+
+
+def test_a_port_has_a_default_and_can_be_set(tmp_path: Path) -> None:
+    assert a_config(tmp_path).port("POSTGRES_PORT") == 15432
+    assert a_config(tmp_path, POSTGRES_PORT="").port("POSTGRES_PORT") == 15432
+    assert a_config(tmp_path, POSTGRES_PORT="20000").port("POSTGRES_PORT") == 20000
+
+
+@pytest.mark.parametrize("value", ["0", "65536", "-1", "tcp://10.0.0.1:6379"])
+def test_a_wrong_port_is_named(tmp_path: Path, value: str) -> None:
+    with pytest.raises(SetupError, match="REDIS_PORT must be a port"):
+        a_config(tmp_path, REDIS_PORT=value).port("REDIS_PORT")
+
+
+def test_secrets_are_made_once_and_private(tmp_path: Path) -> None:
+    first, second = load_config(tmp_path), load_config(tmp_path)
+    assert first.secrets == second.secrets
+    assert (tmp_path / "secrets.env").stat().st_mode & 0o777 == 0o600
+    assert len(set(first.secrets.values())) == len(first.secrets)
+
+
+def test_a_secret_of_the_environment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTH_ADMIN_PASSWORD", "chosen by the caller")
+    assert load_config(tmp_path).secrets["AUTH_ADMIN_PASSWORD"] == "chosen by the caller"
+
+
+def test_the_number_of_workers_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKERS", "3")
+    assert load_config(tmp_path).workers == 3
+    monkeypatch.delenv("WORKERS")
+    assert load_config(tmp_path).workers == 3
+
+
+@pytest.mark.parametrize("value", ["0", "65", "many"])
+def test_a_wrong_number_of_workers_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("WORKERS", value)
+    with pytest.raises(SetupError, match="WORKERS must be"):
+        load_config(tmp_path)

@@ -1,0 +1,260 @@
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from libs.common.contracts.inference import EngineName, InferenceTask, ModelRef
+from libs.common.errors import ModelLoadFailed
+from services.worker.engines.base import Embeddings, Engine, Finish, Job, LoadedEngine, LoadSpec, Piece
+from services.worker.loaded_models import Limits, LoadedModels
+from tests.fixtures.builders import a_model
+
+
+class FakeModel:
+    size = 100
+    size_vram = 0
+
+    def __init__(self, spec: LoadSpec) -> None:
+        self.context_length, self.slots, self.spec = spec.context_length, spec.slots, spec
+        self.died: str | None = None
+        self.closed = False
+
+    def can_resume(self, task: InferenceTask) -> bool:
+        return True
+
+    async def generate(self, job: Job) -> AsyncGenerator[Piece | Finish, None]:
+        yield Finish("stop", 1, 0, 1, 1)
+
+    async def embed(self, inputs: tuple[str, ...], *, truncate: bool, dimensions: int | None) -> Embeddings:
+        return Embeddings([], 0)
+
+    def failure(self) -> str | None:
+        return self.died
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+class FakeEngine:
+    """Loads when ``may_load`` is set; remembers what it loaded."""
+
+    name: EngineName = "echo"
+
+    def __init__(self) -> None:
+        self.loaded: list[FakeModel] = []
+        self.failing = False
+        self.may_load = asyncio.Event()
+        self.may_load.set()
+
+    async def load(self, spec: LoadSpec) -> LoadedEngine:
+        await self.may_load.wait()
+        if self.failing:
+            raise ModelLoadFailed("no memory")
+        self.loaded.append(FakeModel(spec))
+        return self.loaded[-1]
+
+    def names(self) -> list[str]:
+        return [model.spec.model.name for model in self.loaded]
+
+
+class NoWeights:
+    async def fetch(self, digest: str) -> Path:
+        return Path(digest)
+
+
+class World:
+    """Two places, two slots each, contexts of 100 to 1000 tokens, and a clock that stands still."""
+
+    def __init__(self) -> None:
+        self.engine = FakeEngine()
+        engines: dict[EngineName, Engine] = {"echo": self.engine}
+        self.now = 1000.0
+        self.changes = 0
+        limits = Limits(2, 2, context_length=100, max_context_length=1000, keep_alive_seconds=300)
+        self.models = LoadedModels(engines, NoWeights(), limits, self._changed, lambda: self.now)
+
+    def _changed(self) -> None:
+        self.changes += 1
+
+    async def touch(self, name: str, num_ctx: int = 0, keep_alive: float | None = None) -> LoadedEngine:
+        async with self.models.use(a_model(name=name), num_ctx, keep_alive) as loaded:
+            return loaded
+
+    def resident(self) -> list[str]:
+        return [model.name for model in self.models.snapshot()]
+
+
+@pytest.fixture
+async def world() -> World:
+    return World()
+
+
+async def until_blocked() -> None:
+    """Let every task run as far as it can without an event from outside."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def test_one_load_however_many_wait(world: World) -> None:
+    world.engine.may_load.clear()
+    async with asyncio.TaskGroup() as group:
+        for _ in range(10):
+            group.create_task(world.touch("a"))
+        await until_blocked()
+        world.engine.may_load.set()
+    assert world.engine.names() == ["a"]
+
+
+async def test_a_failed_load_reaches_everybody_and_is_tried_again(world: World) -> None:
+    world.engine.failing = True
+    results = await asyncio.gather(*(world.touch("a") for _ in range(3)), return_exceptions=True)
+    assert [str(result) for result in results] == ["no memory"] * 3
+    world.engine.failing = False
+    await world.touch("a")
+    assert world.resident() == ["a"]
+
+
+async def test_a_cancelled_waiter_does_not_stop_the_load_of_the_others(world: World) -> None:
+    world.engine.may_load.clear()
+    impatient, patient = asyncio.create_task(world.touch("a")), asyncio.create_task(world.touch("a"))
+    await until_blocked()
+    impatient.cancel()
+    world.engine.may_load.set()
+    await patient
+    assert world.engine.names() == ["a"]
+
+
+async def test_slots_are_waited_for(world: World) -> None:
+    async with AsyncExitStack() as stack:
+        first = await stack.enter_async_context(world.models.use(a_model(name="a"), 0, None))
+        async with world.models.use(a_model(name="a"), 0, None):
+            third = asyncio.create_task(world.touch("a"))
+            await until_blocked()
+            assert not third.done()
+            assert world.models.snapshot()[0].running == 2
+        assert await third is first
+
+
+async def test_the_model_idle_longest_makes_room(world: World) -> None:
+    for name in ("a", "b", "a", "c"):
+        world.now += 1
+        await world.touch(name)
+    assert world.resident() == ["a", "c"]
+    assert [model.closed for model in world.engine.loaded] == [False, True, False]
+
+
+async def test_a_model_in_use_is_not_evicted(world: World) -> None:
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(world.models.use(a_model(name="a"), 0, None))
+        async with world.models.use(a_model(name="b"), 0, None):
+            waiting = asyncio.create_task(world.touch("c"))
+            await until_blocked()
+            assert world.resident() == ["a", "b"]
+        await waiting
+        assert world.resident() == ["a", "c"]
+
+
+async def test_a_failed_load_lets_the_next_model_in(world: World) -> None:
+    world.engine.may_load.clear()
+    loads = [asyncio.create_task(world.touch(name)) for name in ("a", "b", "c")]
+    await until_blocked()
+    world.engine.failing = True
+    world.engine.may_load.set()
+    async with asyncio.timeout(1):
+        results = await asyncio.gather(*loads, return_exceptions=True)
+    assert [type(result) for result in results] == [ModelLoadFailed] * 3
+
+
+async def test_an_idle_model_expires(world: World) -> None:
+    await world.touch("a")
+    world.now += 299
+    world.models.expire()
+    assert world.resident() == ["a"]
+    assert world.models.snapshot()[0].expires_at == 1300
+    world.now += 1
+    world.models.expire()
+    assert world.resident() == []
+
+
+async def test_a_running_model_does_not_expire(world: World) -> None:
+    async with world.models.use(a_model(name="a"), 0, 1):
+        world.now += 1000
+        world.models.expire()
+        assert world.resident() == ["a"]
+    world.models.expire()
+    assert world.models.snapshot()[0].expires_at == world.now + 1
+
+
+async def test_the_last_keep_alive_wins(world: World) -> None:
+    await world.touch("a", keep_alive=-1)
+    await world.touch("a")
+    world.now += 1e6
+    world.models.expire()
+    assert world.models.snapshot()[0].expires_at is None
+    await world.touch("a", keep_alive=0)
+    assert world.resident() == []
+
+
+async def test_unload_waits_until_it_is_idle(world: World) -> None:
+    async with world.models.use(a_model(name="a"), 0, -1):
+        await world.models.unload("digest-of-a")
+        assert world.resident() == ["a"]
+    assert world.resident() == []
+    await world.models.unload("unknown")
+
+
+async def test_a_dead_engine_is_loaded_again(world: World) -> None:
+    await world.touch("a")
+    world.engine.loaded[0].died = "killed"
+    assert world.resident() == []
+    await world.touch("a")
+    assert world.engine.names() == ["a", "a"]
+    assert world.engine.loaded[0].closed
+
+
+async def test_a_larger_context_reloads_only_an_idle_model(world: World) -> None:
+    async with world.models.use(a_model(name="a"), 0, None):
+        assert (await world.touch("a", num_ctx=500)).context_length == 100
+    assert (await world.touch("a", num_ctx=500)).context_length == 500
+    assert (await world.touch("a", num_ctx=200)).context_length == 500
+    assert world.engine.names() == ["a", "a"]
+
+
+@pytest.mark.parametrize(("wish", "trained", "given"), [(0, 0, 100), (5000, 0, 1000), (5000, 400, 400), (0, 50, 50)])
+async def test_the_context_is_capped(world: World, wish: int, trained: int, given: int) -> None:
+    model = a_model(name="a", context_length=trained)
+    async with world.models.use(model, wish, None) as loaded:
+        assert loaded.context_length == given
+
+
+async def test_an_engine_that_is_not_offered(world: World) -> None:
+    model: ModelRef = a_model(name="a", engine="llama_cpp")
+    with pytest.raises(ModelLoadFailed, match="llama_cpp"):
+        async with world.models.use(model, 0, None):
+            pass
+
+
+async def test_the_loop_drops_what_expires(world: World) -> None:
+    loop = asyncio.create_task(world.models.keep_expiring())
+    await world.touch("a")
+    await until_blocked()
+    assert world.resident() == ["a"]
+    world.now += 300
+    await world.touch("b")  # any change makes the loop look again
+    await until_blocked()
+    assert world.resident() == ["b"]
+    loop.cancel()
+
+
+async def test_close_closes_everything(world: World) -> None:
+    await world.touch("a")
+    world.engine.may_load.clear()
+    loading = asyncio.create_task(world.touch("b"))
+    await until_blocked()
+    await world.models.close()
+    await asyncio.wait({loading})
+    assert loading.cancelled()
+    assert world.engine.loaded[0].closed
+    assert world.changes > 0
