@@ -13,6 +13,10 @@ async def write_token_log(ctx: Context) -> None:
     await ctx.log_writer.run()
 
 
+async def expire_models(ctx: Context) -> None:
+    await ctx.models.keep_expiring()
+
+
 async def drain(ctx: Context, seconds: float) -> None:
     """Nothing new is granted; what runs may finish. What has not finished by then fails over."""
     ctx.draining.set()
@@ -28,7 +32,7 @@ service = Service(
     settings=Settings,
     open_context=open_context,
     handlers=handlers,
-    background=(write_token_log, heartbeat.beat),
+    background=(write_token_log, expire_models, heartbeat.beat),
     drain=drain,
     uses_redis=True,
 )

@@ -18,7 +18,7 @@ import structlog
 from libs.common.bus.base import Bus
 from libs.common.contracts.registry import BlobLocation, LocateBlob
 from libs.common.errors import InvalidRequest, ModelLoadFailed, NotFound
-from services.worker.single_flight import SingleFlight
+from libs.common.single_flight import SingleFlight
 
 log = structlog.get_logger(__name__)
 
@@ -45,7 +45,7 @@ class BlobCache:
             raise InvalidRequest("invalid digest format")
         return await self._fetches.run(digest, partial(self._fetch, digest))
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         await self._fetches.close()
 
     async def _fetch(self, digest: str) -> Path:

@@ -1,16 +1,23 @@
 """What the worker's handlers and loops may use."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 
+import httpx
 import redis.asyncio as redis
 from cachetools import TTLCache
 
 from libs.common.bus.base import Bus
+from libs.common.lifecycle import Runtime
 from libs.common.tasks import Tasks
+from libs.common.token_log.store import TokenLogStore
 from libs.common.token_log.writer import LogWriter
-from services.worker.engines import Engines
-from services.worker.loaded_models import LoadedModels
+from services.worker.blobs import BlobCache
+from services.worker.engines import EngineConfig, Engines
+from services.worker.engines.base import Upstream
+from services.worker.loaded_models import Limits, LoadedModels
 from services.worker.settings import Settings
 
 
@@ -41,3 +48,45 @@ class Context:
     """Cancels that may have overtaken their request."""
 
     draining: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@asynccontextmanager
+async def open_context(settings: Settings, runtime: Runtime) -> AsyncIterator[Context]:
+    assert runtime.redis_settings is not None
+    changed = asyncio.Event()
+    engines = Engines(_engine_config(settings))
+    headers = {"Authorization": f"Bearer {settings.blob_token.get_secret_value()}"}
+    async with (
+        httpx.AsyncClient(headers=headers, timeout=httpx.Timeout(30, connect=5), trust_env=False) as http,
+        aclosing(BlobCache(settings.cache_dir, runtime.bus, http)) as blobs,
+        aclosing(LoadedModels(engines, blobs, _limits(settings), changed.set)) as models,
+    ):
+        yield Context(
+            settings=settings,
+            instance=runtime.instance,
+            bus=runtime.bus,
+            redis=runtime.redis,
+            tasks=runtime.tasks,
+            log_writer=LogWriter(TokenLogStore(runtime.redis, runtime.redis_settings)),
+            engines=engines,
+            models=models,
+            changed=changed,
+        )
+
+
+def _engine_config(settings: Settings) -> EngineConfig:
+    upstreams = tuple(
+        Upstream(upstream.pattern, upstream.base_url, upstream.api_key.get_secret_value(), upstream.model)
+        for upstream in settings.upstreams
+    )
+    return EngineConfig(settings.threads, settings.load_timeout_seconds, settings.echo, upstreams)
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        max_loaded=settings.max_loaded_models,
+        slots_per_model=settings.slots_per_model,
+        context_length=settings.context_length,
+        max_context_length=settings.max_context_length,
+        keep_alive_seconds=settings.keep_alive_seconds,
+    )

@@ -21,7 +21,7 @@ def compose(ctx: Context, state: str = "active") -> WorkerHeartbeat:
     return WorkerHeartbeat(
         worker_id=ctx.instance,
         node=settings.node,
-        state="draining" if ctx.draining.is_set() and state == "active" else state,  # type: ignore[arg-type]
+        state="draining" if ctx.draining.is_set() and state == "active" else state,
         engines=ctx.engines.names,
         slots=settings.slots,
         slots_per_model=settings.slots_per_model,

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
 
@@ -25,11 +25,11 @@ from libs.common.errors import (
     StreamLost,
     Unavailable,
 )
-from libs.common.telemetry import internal_span, mark_failed
+from libs.common.telemetry import Attributes, internal_span, mark_failed
 from libs.common.token_log.store import task_key
 from libs.common.token_log.writer import Fenced, RequestLog
 from services.worker.context import Context, Running
-from services.worker.engines.base import Finish, Job, LoadedEngine, Piece
+from services.worker.engines.base import Finish, Job, LoadedEngine
 from services.worker.replay import Replay
 
 log = structlog.get_logger(__name__)
@@ -109,7 +109,7 @@ def cancel(ctx: Context, request_id: str) -> None:
 async def _run(ctx: Context, run: RunInference) -> None:
     attempt = Attempt(run)
     request_log, attempt.history = await _open_log(ctx, run)
-    attributes = {"ollamamax.request_id": run.request.request_id, "ollamamax.epoch": run.epoch}
+    attributes: Attributes = {"ollamamax.request_id": run.request.request_id, "ollamamax.epoch": run.epoch}
     with internal_span("worker.inference", attributes) as span:
         error = await _attempt(ctx, attempt, request_log)
         if error is not None:
@@ -201,13 +201,13 @@ async def _generate(loaded: LoadedEngine, task: InferenceTask, attempt: Attempt,
     """Continue from the logged token ids where that is exact, else generate again and suppress what was sent."""
     written = [token for frame in attempt.history for token in frame.token_ids]
     resumes = bool(attempt.history) and loaded.can_resume(task)
-    if resumes and 0 <= task.options.num_predict <= len(written):
+    if resumes and 0 < task.options.num_predict <= len(written):
         return StreamEnd("length", Usage(0, len(written), attempt.load_ns))
     replay = None if resumes else Replay.of(attempt.history)
     job = Job(attempt.request.request_id, task, tuple(written) if resumes else ())
     finish: Finish | None = None
     with internal_span("worker.generate", {"gen_ai.request.model": attempt.request.model.name}) as span:
-        async with aclosing(_as_generator(loaded.generate(job))) as pieces:
+        async with aclosing(loaded.generate(job)) as pieces:
             async for piece in pieces:
                 if isinstance(piece, Finish):
                     finish = piece
@@ -224,11 +224,6 @@ async def _generate(loaded: LoadedEngine, task: InferenceTask, attempt: Attempt,
     _tokens.labels("input").inc(finish.prompt_tokens)
     _tokens.labels("output").inc(finish.completion_tokens)
     return StreamEnd(finish.done_reason, usage, context=list(finish.context))
-
-
-async def _as_generator(pieces: AsyncIterator[Piece | Finish]) -> AsyncIterator[Piece | Finish]:
-    async for piece in pieces:
-        yield piece
 
 
 def _usage(finish: Finish, attempt: Attempt, earlier_tokens: int) -> Usage:

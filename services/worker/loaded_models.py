@@ -15,8 +15,8 @@ import structlog
 from libs.common.contracts.inference import EngineName, ModelRef
 from libs.common.contracts.worker import LoadedModel
 from libs.common.errors import ModelLoadFailed
+from libs.common.single_flight import SingleFlight
 from services.worker.engines.base import Engine, LoadedEngine, LoadSpec
-from services.worker.single_flight import SingleFlight
 
 log = structlog.get_logger(__name__)
 
@@ -234,7 +234,7 @@ class LoadedModels:
             expires_at=entry.expires_at(now),
         )
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Give up loads and close every engine."""
         await self._loads.close()
         for entry in list(self._entries.values()):

@@ -1,4 +1,4 @@
-"""Snapshots of every message on the bus. A breaking change fails; ``make contracts`` rewrites them after an additive one."""
+"""Snapshots of every message on the bus. A breaking change fails; ``make contracts`` accepts an additive one."""
 
 import importlib
 import json
@@ -48,7 +48,9 @@ def test_the_wire_format_is_as_agreed(name: str) -> None:
     if os.environ.get("UPDATE_CONTRACTS"):
         path.write_text(json.dumps(current, indent=1, sort_keys=True) + "\n")
     assert path.exists(), "a new message: run `make contracts` and commit the snapshot"
-    assert json.loads(path.read_text()) == current, "changed: if additive, run `make contracts`; if not, make a new message"
+    assert json.loads(path.read_text()) == current, (
+        "changed: if additive, run `make contracts`; if not, make a new message"
+    )
 
 
 def test_no_snapshot_is_left_of_a_message_that_is_gone() -> None:

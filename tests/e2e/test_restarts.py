@@ -39,4 +39,4 @@ async def test_requests_accepted_while_the_scheduler_is_away_are_served(suite: S
     streams = await running_streams(suite, 4, "patience")
     process.start()
     texts = await asyncio.gather(*streams)
-    assert {len(text.split()) for text in texts} == {40}
+    assert {len(text.split()) for text in texts} == {60}

@@ -12,7 +12,7 @@ from tests.fixtures.suite import Process, Suite, eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.chaos]
 
-TOKENS = 40
+TOKENS = 60
 
 
 async def stream(suite: Suite, body: dict[str, object]) -> AsyncIterator[dict[str, object]]:
@@ -39,7 +39,9 @@ async def busy_worker(suite: Suite) -> Process:
     raise AssertionError("no worker is busy")
 
 
-async def answer_while(suite: Suite, body: dict[str, object], after_words: int, fault: int) -> tuple[str, dict[str, object]]:
+async def answer_while(
+    suite: Suite, body: dict[str, object], after_words: int, fault: int
+) -> tuple[str, dict[str, object]]:
     """The whole answer, the busy worker having got the signal after so many words; and the last line."""
     text, struck, victim = "", False, None
     line: dict[str, object] = {}
@@ -62,7 +64,7 @@ async def revive(process: Process) -> None:
     await eventually(process.ready, "the worker is back", 60)
 
 
-@pytest.mark.parametrize("after_words", [1, 2, 3, 5, 8, 13, 20, 30, 38])
+@pytest.mark.parametrize("after_words", [1, 2, 3, 5, 8, 13, 20, 30, 45])
 async def test_killed_at_many_points(suite: Suite, after_words: int) -> None:
     body = a_body(f"cut after {after_words}")
     expected = await whole_answer(suite, body)

@@ -253,7 +253,7 @@ async def test_close_closes_everything(world: World) -> None:
     world.engine.may_load.clear()
     loading = asyncio.create_task(world.touch("b"))
     await until_blocked()
-    await world.models.close()
+    await world.models.aclose()
     await asyncio.wait({loading})
     assert loading.cancelled()
     assert world.engine.loaded[0].closed
