@@ -97,7 +97,7 @@ def _take_slot(ctx: Context, waiting: Waiting, worker: Worker) -> None:
     ctx.waiting.remove(request.request_id)
     ctx.granting.add(request.request_id)
     grant = Grant(request.request_id, waiting.epoch, request.model.digest, time.monotonic(), request)
-    worker.grants[request.request_id] = grant
+    worker.grant(grant)
     ctx.tasks.start(_grant(ctx, waiting, worker, grant), "grant")
 
 
@@ -110,7 +110,7 @@ async def _grant(ctx: Context, waiting: Waiting, worker: Worker, grant: Grant) -
         await _send_grant(ctx, waiting, worker)
     except (Unavailable, RedisError) as error:
         log.warning("grant failed, trying again", request_id=request.request_id, error=str(error))
-        worker.grants.pop(request.request_id, None)
+        worker.take_back(request.request_id)
         ctx.fleet.mark_unreachable(worker.heartbeat.worker_id)
         waiting.unsure = True  # it may have arrived all the same
         ctx.waiting.put_back(waiting)
@@ -123,7 +123,7 @@ async def _fence(ctx: Context, waiting: Waiting, worker: Worker) -> bool:
     """Take the next free epoch; False if the request has ended meanwhile."""
     outcome = await take_epoch(ctx, waiting.request.request_id, waiting.epoch + 1)
     if outcome.status is Status.ENDED:
-        worker.grants.pop(waiting.request.request_id, None)
+        worker.take_back(waiting.request.request_id)
         ctx.wake.set()
         await _ack(waiting)
         return False
@@ -154,7 +154,7 @@ async def _send_grant(ctx: Context, waiting: Waiting, worker: Worker) -> None:
         await ctx.bus.send(command, to=worker_id, message_id=f"{request.request_id}-{waiting.epoch}")
     _wait_seconds.observe(waited)
     _granted.labels("first" if waiting.epoch == FIRST_EPOCH else "again").inc()
-    log.info(
+    log.debug(
         "granted", request_id=request.request_id, worker=worker_id, epoch=waiting.epoch, waited_ms=round(waited * 1000)
     )
     await _ack(waiting)

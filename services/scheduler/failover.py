@@ -61,7 +61,7 @@ async def _runs_elsewhere(ctx: Context, run: RunInference) -> bool:
 
 def _forget_grants(ctx: Context, request_id: str) -> None:
     for worker in ctx.fleet:
-        worker.grants.pop(request_id, None)
+        worker.take_back(request_id)
 
 
 def _wait_again(ctx: Context, waiting: Waiting, cause: str) -> None:

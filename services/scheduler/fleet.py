@@ -3,7 +3,8 @@
 Every replica keeps it, so that a stand-by knows the fleet the moment it becomes active.
 """
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from libs.common.contracts.scheduler import RequestInference
@@ -32,11 +33,29 @@ class Worker:
     unreachable: bool = False
     """Its queue was gone when we sent; a heartbeat sets this right."""
 
-    def granted_to(self, model_digest: str) -> int:
-        return sum(grant.model_digest == model_digest for grant in self.grants.values())
+    _by_model: Counter[str] = field(default_factory=Counter)
+    """Grants per model, kept beside them: placement asks for every request and worker."""
 
-    def models_in_use(self) -> set[str]:
-        return {grant.model_digest for grant in self.grants.values()}
+    def grant(self, grant: Grant) -> None:
+        self.take_back(grant.request_id)
+        self.grants[grant.request_id] = grant
+        self._by_model[grant.model_digest] += 1
+
+    def take_back(self, request_id: str) -> bool:
+        """False if it had no such grant."""
+        grant = self.grants.pop(request_id, None)
+        if grant is None:
+            return False
+        self._by_model[grant.model_digest] -= 1
+        if not self._by_model[grant.model_digest]:
+            del self._by_model[grant.model_digest]
+        return True
+
+    def granted_to(self, model_digest: str) -> int:
+        return self._by_model[model_digest]
+
+    def models_in_use(self) -> Collection[str]:
+        return self._by_model.keys()
 
 
 class Fleet:
@@ -47,6 +66,9 @@ class Fleet:
 
     def __iter__(self) -> Iterator[Worker]:
         return iter(self._workers.values())
+
+    def __getitem__(self, worker_id: str) -> Worker:
+        return self._workers[worker_id]
 
     def __len__(self) -> int:
         return len(self._workers)
@@ -73,19 +95,16 @@ class Fleet:
             if grant.request_id not in running and now - grant.granted_at > GRANT_SETTLES_SECONDS
         ]
         for request_id in gone:
-            del worker.grants[request_id]
+            worker.take_back(request_id)
         for request_id, entry in running.items():
             if request_id not in worker.grants:
-                worker.grants[request_id] = Grant(request_id, entry.epoch, entry.model_digest, now)
+                worker.grant(Grant(request_id, entry.epoch, entry.model_digest, now))
         return bool(gone)
-
-    def granted(self, worker_id: str, grant: Grant) -> None:
-        self._workers[worker_id].grants[grant.request_id] = grant
 
     def release(self, worker_id: str, request_id: str) -> bool:
         """The slot is free again; False if we did not know it was taken."""
         worker = self._workers.get(worker_id)
-        return worker is not None and worker.grants.pop(request_id, None) is not None
+        return worker is not None and worker.take_back(request_id)
 
     def mark_unreachable(self, worker_id: str) -> None:
         if worker_id in self._workers:

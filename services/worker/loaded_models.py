@@ -154,6 +154,7 @@ class LoadedModels:
         engine = await self._engine(model.engine).load(spec)
         now = self._clock()
         self._entries[model.digest] = _Entry(model, engine, self._limits.keep_alive_seconds, idle_since=now)
+        self._on_change()
         log.info("model loaded", model=model.name, seconds=round(now - began, 3), context_length=context_length)
 
     def _engine(self, name: EngineName) -> Engine:
@@ -174,6 +175,7 @@ class LoadedModels:
         self._closings.add(closing)
         closing.add_done_callback(self._closed)
         self._notify()
+        self._on_change()
 
     def _closed(self, closing: asyncio.Task[None]) -> None:
         self._closings.discard(closing)
@@ -184,7 +186,6 @@ class LoadedModels:
         """Wake everybody who waits for something to be different."""
         self._changed.set()
         self._changed = asyncio.Event()
-        self._on_change()
 
     async def unload(self, digest: str) -> None:
         """Drop it as soon as it is idle; a model that is not loaded is left alone."""

@@ -25,7 +25,7 @@ def all_messages() -> dict[str, type[BaseModel]]:
     while pending:
         for message in pending.pop().__subclasses__():
             pending.append(message)
-            if "[" not in message.__name__:
+            if "[" not in message.__name__ and message.owner in OWNERS:
                 found[message.wire_name] = message
     return found
 

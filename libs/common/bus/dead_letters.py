@@ -44,7 +44,9 @@ async def list_dead(url: str, limit: int = MOST_AT_ONCE) -> list[DeadLetter]:
     """Oldest first. They stay where they are."""
     async with aclosing(Session(URL(url), lambda: None)) as session:
         await session.open(retry_delays=())
-        return [_describe(incoming.envelope) for incoming in await _take(session, limit)]
+        taken = await _take(session, limit)
+        await _put_back(taken)
+        return [_describe(incoming.envelope) for incoming in taken]
 
 
 async def replay(url: str, *, queue: str | None = None, limit: int = MOST_AT_ONCE) -> tuple[list[DeadLetter], int]:
@@ -53,20 +55,24 @@ async def replay(url: str, *, queue: str | None = None, limit: int = MOST_AT_ONC
     They keep their ``message_id`` and start again at attempt 1 without a deadline.
     """
     replayed: list[DeadLetter] = []
+    kept: list[RabbitIncoming] = []
     homeless = 0
     async with aclosing(Session(URL(url), lambda: None)) as session:
         await session.open(retry_delays=())
         for incoming in await _take(session, limit):
             letter = _describe(incoming.envelope)
             if queue is not None and letter.queue != queue:
+                kept.append(incoming)
                 continue
             try:
                 await session.publish(_revived(incoming.envelope), DEFAULT, letter.queue, mandatory=True)
             except Unavailable:
+                kept.append(incoming)
                 homeless += 1
                 continue
             await incoming.ack()
             replayed.append(letter)
+        await _put_back(kept)
     return replayed, homeless
 
 
@@ -75,6 +81,12 @@ async def _take(session: Session, limit: int) -> list[RabbitIncoming]:
     while len(taken) < limit and (incoming := await session.take(DEAD)) is not None:
         taken.append(incoming)
     return taken
+
+
+async def _put_back(taken: list[RabbitIncoming]) -> None:
+    """One by one: a quorum queue gives back what a closed channel held in any order."""
+    for incoming in taken:
+        await incoming.nack(requeue=True)
 
 
 def _describe(envelope: Envelope) -> DeadLetter:

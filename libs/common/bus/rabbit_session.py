@@ -138,7 +138,7 @@ class Session:
             return
 
         async def deliver(message: DeliveredMessage) -> None:
-            on_delivery(RabbitIncoming(message))
+            on_delivery(RabbitIncoming(message, settled=queue.exclusive))
 
         async with broker_step():
             # A channel each, so that each has its own prefetch without the broker's global one.
@@ -146,7 +146,8 @@ class Session:
             channel.on_consumer_cancel_callbacks.add(self._lost)
             await channel.basic_qos(prefetch_count=listener.prefetch)
             await _declare(channel, queue)
-            consumer = await channel.basic_consume(queue.name, deliver)
+            # A replica's own copies of events die with it anyway: not worth an acknowledgement each.
+            consumer = await channel.basic_consume(queue.name, deliver, no_ack=queue.exclusive)
             assert consumer.consumer_tag is not None
             self._consumers[queue.name] = channel, consumer.consumer_tag
 
@@ -181,10 +182,10 @@ class RabbitIncoming:
 
     __slots__ = ("_channel", "_tag", "envelope", "redelivered", "settled")
 
-    def __init__(self, message: DeliveredMessage) -> None:
+    def __init__(self, message: DeliveredMessage, *, settled: bool = False) -> None:
         self.envelope = envelope_of(message)
         self.redelivered = bool(message.redelivered)
-        self.settled = False
+        self.settled = settled
         self._channel = message.channel
         self._tag = message.delivery_tag or 0
 

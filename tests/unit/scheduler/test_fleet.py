@@ -21,14 +21,14 @@ def test_a_new_worker_is_news_and_an_unchanged_one_is_not() -> None:
 
 def test_a_young_grant_outlives_a_heartbeat_that_does_not_know_it_yet() -> None:
     fleet = a_fleet()
-    fleet.granted("w1", Grant("r", 1, "m", granted_at=1))
+    fleet["w1"].grant(Grant("r", 1, "m", granted_at=1))
     assert not fleet.hear(a_heartbeat(), now=1 + GRANT_SETTLES_SECONDS)
     assert grants(fleet) == ["r"]
 
 
 def test_a_slot_whose_end_was_not_heard_is_freed_by_a_heartbeat() -> None:
     fleet = a_fleet()
-    fleet.granted("w1", Grant("r", 1, "m", granted_at=1))
+    fleet["w1"].grant(Grant("r", 1, "m", granted_at=1))
     assert fleet.hear(a_heartbeat(), now=1.1 + GRANT_SETTLES_SECONDS)
     assert grants(fleet) == []
 
@@ -43,7 +43,7 @@ def test_a_new_scheduler_learns_what_runs_from_heartbeats() -> None:
 
 def test_release_says_whether_a_slot_became_free() -> None:
     fleet = a_fleet()
-    fleet.granted("w1", Grant("r", 1, "m", granted_at=0))
+    fleet["w1"].grant(Grant("r", 1, "m", granted_at=0))
     assert fleet.release("w1", "r")
     assert not fleet.release("w1", "r")
     assert not fleet.release("unknown", "r")
@@ -51,7 +51,7 @@ def test_release_says_whether_a_slot_became_free() -> None:
 
 def test_silent_workers_are_returned_with_their_grants_and_forgotten() -> None:
     fleet = a_fleet()
-    fleet.granted("w1", Grant("r", 1, "m", granted_at=0))
+    fleet["w1"].grant(Grant("r", 1, "m", granted_at=0))
     assert fleet.remove_silent(now=3, silence_seconds=3) == []
     (lost,) = fleet.remove_silent(now=3.1, silence_seconds=3)
     assert list(lost.grants) == ["r"]

@@ -8,7 +8,7 @@ from tests.fixtures.builders import a_heartbeat, a_loaded_model, a_model
 def a_worker(granted: tuple[str, ...] = (), unreachable: bool = False, **changes: object) -> Worker:
     worker = Worker(a_heartbeat(**changes), heard_at=0, unreachable=unreachable)
     for number, digest in enumerate(granted):
-        worker.grants[f"r{number}"] = Grant(f"r{number}", 1, digest, 0)
+        worker.grant(Grant(f"r{number}", 1, digest, 0))
     return worker
 
 
