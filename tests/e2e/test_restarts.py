@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from tests.e2e.test_worker_dies import a_body, whole_answer
+from tests.fixtures.infra import EmbeddedServer
 from tests.fixtures.suite import Suite, eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.chaos]
@@ -40,3 +41,32 @@ async def test_requests_accepted_while_the_scheduler_is_away_are_served(suite: S
     process.start()
     texts = await asyncio.gather(*streams)
     assert {len(text.split()) for text in texts} == {60}
+
+
+async def test_rabbitmq_restarts_under_running_streams(suite: Suite, embedded_rabbitmq: EmbeddedServer) -> None:
+    """The workers go on; all leases come back and are granted again under a higher epoch."""
+    await survives(suite, "rabbitmq restarts", embedded_rabbitmq)
+
+
+async def test_redis_restarts_and_forgets_everything(suite: Suite, embedded_redis: EmbeddedServer) -> None:
+    """The workers write their logs again."""
+    await survives(suite, "redis restarts", embedded_redis)
+
+
+async def test_postgres_restarts(suite: Suite, embedded_postgres: EmbeddedServer) -> None:
+    """Nothing on the way of a request needs it."""
+    await survives(suite, "postgres restarts", embedded_postgres)
+
+
+async def survives(suite: Suite, prompt: str, server: EmbeddedServer) -> None:
+    bodies = [a_body(f"{prompt} {number}", model="echo-20") for number in range(6)]
+    expected = [await whole_answer(suite, {**body, "model": "echo"}) for body in bodies]
+    streams = [asyncio.create_task(whole_answer(suite, body)) for body in bodies]
+
+    async def all_run() -> bool:
+        return await suite.metric("gateway", "gateway_streams_active") >= len(bodies)
+
+    await eventually(all_run, "the streams run")
+    await asyncio.to_thread(server.restart)
+    assert await asyncio.gather(*streams) == expected
+    assert len((await whole_answer(suite, a_body("afterwards", model="echo"))).split()) == 60
