@@ -15,6 +15,7 @@ from services.registry.settings import Settings
 async def start(settings: Settings, runtime: Runtime) -> AsyncIterator[Context]:
     async with open_context(settings, runtime) as ctx:
         await catalog.import_seeds(ctx)
+        ctx.virtual_models.begin()
         yield ctx
 
 
@@ -24,5 +25,6 @@ service = Service(
     open_context=start,
     handlers=handlers,
     router=router,
+    ready=lambda ctx: None if ctx.virtual_models.settled else "hears the workers first",
     uses_postgres=True,
 )

@@ -55,6 +55,7 @@ async def resolve(ctx: Context, name: str) -> ModelRef:
     model = await _find(ctx, parsed)
     if model is not None:
         return _reference(model)
+    await ctx.virtual_models.wait_for_first_round()
     virtual = ctx.virtual_models.resolve(parsed)
     if virtual is None:
         raise _not_found(name)
@@ -75,6 +76,7 @@ async def describe(ctx: Context, name: str, *, verbose: bool) -> ModelDescriptio
     parsed = names.parse(name)
     model = await _find(ctx, parsed)
     if model is None:
+        await ctx.virtual_models.wait_for_first_round()
         virtual = ctx.virtual_models.describe(parsed)
         if virtual is None:
             raise _not_found(name)

@@ -1,5 +1,6 @@
 """Models that workers serve without weights of ours: known from heartbeats, forgotten soon after the last one."""
 
+import asyncio
 import hashlib
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,8 @@ from services.registry.names import ModelName
 
 # Heartbeats are a second apart.
 SILENCE_SECONDS = 5.0
+FIRST_ROUND_SECONDS = 1.5
+"""A registry that has just started hears every worker once before it says that nobody serves a name."""
 WILDCARDS = frozenset("*?[")
 
 
@@ -31,7 +34,19 @@ class VirtualModels:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._workers: dict[str, Announcement] = {}
+        self._settled_at = 0.0
         self.since = time.time()
+
+    def begin(self) -> None:
+        """Heartbeats are heard from now on."""
+        self._settled_at = self._clock() + FIRST_ROUND_SECONDS
+
+    @property
+    def settled(self) -> bool:
+        return self._clock() >= self._settled_at
+
+    async def wait_for_first_round(self) -> None:
+        await asyncio.sleep(max(0.0, self._settled_at - self._clock()))
 
     def hear(self, heartbeat: WorkerHeartbeat) -> None:
         now = self._clock()

@@ -43,6 +43,32 @@ async def test_requests_accepted_while_the_scheduler_is_away_are_served(suite: S
     assert {len(text.split()) for text in texts} == {60}
 
 
+@pytest.mark.parametrize("name", ["gateway", "worker-0", "scheduler"])
+async def test_sigterm_lets_streams_finish(suite: Suite, name: str) -> None:
+    prompt = f"{name} is asked to stop"
+    expected = [await whole_answer(suite, a_body(f"{prompt} {number}", model="echo")) for number in range(6)]
+    streams = await running_streams(suite, 6, prompt)
+    process = suite.processes[name]
+    await asyncio.to_thread(process.stop)
+    assert process.popen is not None
+    assert process.popen.returncode == 0
+    assert await asyncio.gather(*streams) == expected
+    await suite.start(name)
+
+
+async def test_a_stand_by_scheduler_takes_over_at_once(suite: Suite) -> None:
+    stand_by = suite.add("scheduler", "stand-by")
+    try:
+        await suite.start("stand-by")
+        suite.processes["scheduler"].kill()
+        assert len((await whole_answer(suite, a_body("taken over", model="echo"))).split()) == 60
+        await suite.start("scheduler")
+    finally:
+        stand_by.stop()
+        del suite.processes["stand-by"]
+    assert len((await whole_answer(suite, a_body("given back", model="echo"))).split()) == 60
+
+
 async def test_rabbitmq_restarts_under_running_streams(suite: Suite, embedded_rabbitmq: EmbeddedServer) -> None:
     """The workers go on; all leases come back and are granted again under a higher epoch."""
     await survives(suite, "rabbitmq restarts", embedded_rabbitmq)

@@ -6,6 +6,7 @@ import signal
 from collections.abc import AsyncIterator
 
 import httpx
+import psutil
 import pytest
 
 from tests.fixtures.suite import Process, Suite, eventually
@@ -95,6 +96,32 @@ async def test_the_real_model_goes_on(suite: Suite) -> None:
     assert last["eval_count"] == 48
     assert last["done_reason"] == "length"
     assert len(text.split()) > 20
+
+
+@pytest.mark.real_model
+async def test_a_models_process_dies_and_its_worker_lives(suite: Suite) -> None:
+    options = {"num_predict": 48, "temperature": 0, "seed": 7}
+    body = a_body("Write a long story about the desert.", model="smollm2:135m", options=options)
+    words, worker = 0, None
+    line: dict[str, object] = {}
+    async for line in stream(suite, body):
+        assert "error" not in line, line
+        words += 1
+        if words == 8:
+            worker = await busy_worker(suite)
+            kill_models_of(worker)
+    assert worker is not None
+    assert worker.popen is not None
+    assert worker.popen.poll() is None
+    assert line["eval_count"] == 48
+
+
+def kill_models_of(worker: Process) -> None:
+    assert worker.popen is not None
+    models = psutil.Process(worker.popen.pid).children()
+    assert models
+    for model in models:
+        model.kill()
 
 
 async def test_many_streams_survive_one_worker(suite: Suite) -> None:

@@ -2,7 +2,7 @@ import pytest
 
 from libs.common.contracts.worker import VirtualModel
 from services.registry.names import parse
-from services.registry.virtual_models import SILENCE_SECONDS, VirtualModels
+from services.registry.virtual_models import FIRST_ROUND_SECONDS, SILENCE_SECONDS, VirtualModels
 from tests.fixtures.builders import a_heartbeat
 
 
@@ -68,3 +68,11 @@ def test_a_silent_worker_is_forgotten(virtual: VirtualModels, clock: Clock) -> N
 def test_a_worker_that_leaves_is_forgotten_at_once(virtual: VirtualModels) -> None:
     virtual.hear(a_heartbeat(state="offline"))
     assert virtual.resolve(parse("echo")) is None
+
+
+async def test_a_registry_that_has_just_started_hears_the_workers_first() -> None:
+    clock = iter((0.0, 0.1, FIRST_ROUND_SECONDS, FIRST_ROUND_SECONDS))
+    models = VirtualModels(clock=lambda: next(clock))
+    models.begin()
+    assert [models.settled, models.settled] == [False, True]
+    await models.wait_for_first_round()
