@@ -49,22 +49,24 @@ ride_out_redis = retry(
 
 
 def accept(ctx: Context, waiting: Waiting) -> None:
-    """Into the waiting set, unless it is full, came too late, is there already or was cancelled."""
+    """Into the waiting set, unless it is full, or the request was cancelled or is known.
+
+    A request whose confirm was lost is sent twice, one whose acknowledgement was lost is delivered twice.
+    """
     request = waiting.request
     if request.request_id in ctx.cancelled:
         drop(ctx, waiting)
-    elif _is_known(ctx, request.request_id):
+    elif (known := ctx.waiting.get(request.request_id)) is not None:
+        # After a lost connection the new delivery is the one that counts; to answer the old one then does nothing.
+        known.delivery, waiting.delivery = waiting.delivery, known.delivery
+        ctx.tasks.start(_ack(waiting), "ack a duplicate")
+    elif request.request_id in ctx.granting or ctx.fleet.holds(request.request_id):
         ctx.tasks.start(_ack(waiting), "ack a duplicate")
     elif len(ctx.waiting) >= ctx.settings.max_waiting:
         refuse(ctx, waiting, Overloaded())
     else:
         ctx.waiting.add(waiting)
         ctx.wake.set()
-
-
-def _is_known(ctx: Context, request_id: str) -> bool:
-    """A request whose confirm was lost is sent twice, one whose ack was lost is delivered twice."""
-    return request_id in ctx.waiting or request_id in ctx.granting or ctx.fleet.holds(request_id)
 
 
 async def dispatch(ctx: Context) -> None:

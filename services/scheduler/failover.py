@@ -81,6 +81,8 @@ async def watch_workers(ctx: Context) -> None:
     """Background loop: take the requests of workers that have fallen silent. The broker still holds their leases."""
     while True:
         await asyncio.sleep(0.25)
+        if not ctx.bus.connected:
+            ctx.fleet.excuse_silence(time.monotonic())
         for worker in ctx.fleet.remove_silent(time.monotonic(), ctx.settings.worker_silence_seconds):
             log.warning("worker lost", worker=worker.heartbeat.worker_id, requests=len(worker.grants))
             for grant in worker.grants.values():

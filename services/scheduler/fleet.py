@@ -121,6 +121,11 @@ class Fleet:
             for worker in self._workers.values()
         )
 
+    def excuse_silence(self, now: float) -> None:
+        """We are the ones who cannot hear."""
+        for worker in self._workers.values():
+            worker.heard_at = now
+
     def remove_silent(self, now: float, silence_seconds: float) -> list[Worker]:
         """Forget the workers not heard for this long, and return them with the grants they held."""
         lost = [worker for worker in self._workers.values() if now - worker.heard_at > silence_seconds]

@@ -285,6 +285,10 @@ class TestLlamaCpp:
             with pytest.raises(InvalidRequest, match="invalid format"):
                 await run(llama, chat(format=wrong))
 
+    async def test_negative_means_all(self, llama: LlamaCppModel) -> None:
+        _, _, finish = await run(llama, chat(repeat_last_n=-1, num_keep=-5, num_predict=3))
+        assert finish.completion_tokens == 3
+
     async def test_penalties_are_replayed(self, llama: LlamaCppModel) -> None:
         assert not llama.can_resume(chat(repeat_penalty=1.1))
         assert not llama.can_resume(chat(presence_penalty=0.5))

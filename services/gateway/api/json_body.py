@@ -5,7 +5,7 @@ Keys match in any case, the last duplicate wins, null is unset, unknown keys and
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NoReturn
 
 import orjson
@@ -15,6 +15,8 @@ from libs.common.errors import InvalidRequest, RequestCancelled, TooLarge
 
 PARSE_IN_THREAD_BYTES = 256 * 1024
 LARGEST_INT = 2**63 - 1
+DEEPEST_DATA = 100
+"""Levels of a value that is passed on unread. Parsers behind the gateway refuse from 128 on."""
 
 
 async def read_body(receive: Receive, headers: Mapping[str, str], limit: int) -> bytes:
@@ -143,7 +145,11 @@ class Fields:
         value = self._values.get(name)
         if value is None:
             return {}
-        return value if isinstance(value, dict) else self._refuse(name, value, "map[string]interface {}")
+        if not isinstance(value, dict):
+            return self._refuse(name, value, "map[string]interface {}")
+        for _node in nodes_of(value, name):
+            pass
+        return value
 
     def _integer(self, name: str, value: Any) -> int:
         if type(value) is int and -LARGEST_INT - 1 <= value <= LARGEST_INT:
@@ -153,6 +159,23 @@ class Fields:
     def _refuse(self, name: str, value: Any, go_type: str) -> NoReturn:
         field = f"Go struct field {self._where}.{name}"
         raise InvalidRequest(f"json: cannot unmarshal {_kind(value)} into {field} of type {go_type}")
+
+
+def nodes_of(value: Any, name: str) -> Iterator[Any]:
+    """A value and all that is in it. Raises ``InvalidRequest`` if that goes deeper than ``DEEPEST_DATA``."""
+    level = [value]
+    for _ in range(DEEPEST_DATA):
+        yield from level
+        level = [child for node in level for child in _children(node)]
+        if not level:
+            return
+    raise InvalidRequest(f"invalid {name}: nested more than {DEEPEST_DATA} levels deep")
+
+
+def _children(node: Any) -> Iterable[Any]:
+    if isinstance(node, dict):
+        return node.values()
+    return node if isinstance(node, list) else ()
 
 
 def _kind(value: Any) -> str:

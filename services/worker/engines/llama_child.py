@@ -7,9 +7,11 @@ stdin does, so that it never outlives its worker, and on Linux the kernel kills 
 
 import ctypes
 import os
+import resource
 import signal
 import sys
 import threading
+from pathlib import Path
 from typing import Any, Final, Literal
 
 import msgspec
@@ -19,6 +21,8 @@ PR_SET_PDEATHSIG: Final = 1
 
 # Prompts of idle slots are kept in memory up to here, so that a conversation that comes back need not be read again.
 PROMPT_CACHE_MIB: Final = 256
+
+LARGEST_GROWTH_BYTES: Final = 2 << 30
 
 
 class ChildConfig(msgspec.Struct, frozen=True):
@@ -64,6 +68,14 @@ def _die_with_the_worker() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def _bound_memory() -> None:
+    """What a request may add to the loaded model: one that wants more ends this process, not the machine."""
+    for line in Path("/proc/self/status").read_text().splitlines() if sys.platform == "linux" else ():
+        if line.startswith("VmData:"):
+            limit = int(line.split()[1]) * 1024 + LARGEST_GROWTH_BYTES
+            resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+
 def _exit_at_end_of_input() -> None:
     sys.stdin.buffer.read()
     os._exit(0)  # there is nothing to save, and the server's threads would take their time
@@ -83,6 +95,7 @@ def main() -> None:
         sys.stderr.write(f"{error}\n")
         sys.stderr.flush()
         os._exit(1)  # an ordinary exit would wait for the thread that reads
+    _bound_memory()
     answers.write(msgspec.json.encode({"address": server.listening_address}) + b"\n")
     answers.flush()
     watch.join()

@@ -116,7 +116,7 @@ class LlamaCppModel:
             yield Finish("length" if budget <= 0 else "stop", len(prompt), 0, 1, 1)
             return
         generated = list(job.resume)
-        async with aclosing(self._complete(_completion(task, ids, budget))) as answer:
+        async with aclosing(self._complete(_completion(task, ids, budget, self.context_length))) as answer:
             async for part in answer:
                 if isinstance(part, Piece):
                     generated += part.token_ids
@@ -216,12 +216,13 @@ def _budget(task: InferenceTask, prompt_length: int, done: int, context_length: 
     return min(wanted - done, room)
 
 
-def _completion(task: InferenceTask, ids: list[int], budget: int) -> dict[str, Any]:
+def _completion(task: InferenceTask, ids: list[int], budget: int, context_length: int) -> dict[str, Any]:
+    """Negative: for num_keep the whole prompt, for repeat_last_n the whole context. The server refuses some of it."""
     options = task.options
     request: dict[str, Any] = {
         "prompt": ids,
         "n_predict": budget,
-        "n_keep": options.num_keep,
+        "n_keep": max(-1, options.num_keep),
         "stream": True,
         "return_tokens": True,
         "return_progress": True,  # a sign of life, and a chance to notice that the client went away
@@ -232,7 +233,7 @@ def _completion(task: InferenceTask, ids: list[int], budget: int) -> dict[str, A
         "top_p": options.top_p,
         "min_p": options.min_p,
         "typical_p": options.typical_p,
-        "repeat_last_n": options.repeat_last_n,
+        "repeat_last_n": options.repeat_last_n if options.repeat_last_n >= 0 else context_length,
         "repeat_penalty": options.repeat_penalty,
         "presence_penalty": options.presence_penalty,
         "frequency_penalty": options.frequency_penalty,

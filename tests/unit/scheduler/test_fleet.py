@@ -62,3 +62,10 @@ def test_an_offline_worker_is_forgotten_at_once() -> None:
     fleet = a_fleet()
     assert fleet.hear(a_heartbeat(state="offline"), now=1)
     assert len(fleet) == 0
+
+
+def test_silence_is_no_sign_while_we_cannot_hear() -> None:
+    fleet = a_fleet()
+    fleet.excuse_silence(now=10)
+    assert fleet.remove_silent(now=12, silence_seconds=3) == []
+    assert len(fleet.remove_silent(now=14, silence_seconds=3)) == 1

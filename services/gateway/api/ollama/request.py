@@ -16,7 +16,8 @@ from services.gateway.api.json_body import Fields
 from services.gateway.api.ollama.durations import keep_alive_seconds
 from services.gateway.api.ollama.lines import Lines
 from services.gateway.api.ollama.options import resolve_options
-from services.gateway.api.ollama.wire import JsonAnswer, encode
+from services.gateway.api.ollama.output_format import read_format
+from services.gateway.api.ollama.wire import JsonAnswer
 from services.gateway.models import display_name
 
 THINK_LEVELS = ("high", "medium", "low", "max")
@@ -51,7 +52,7 @@ def read_common(body: Fields) -> Common:
     return Common(
         model=body.text("model"),
         stream=body.flag("stream", True),
-        format=_format(body.raw("format")),
+        format=read_format(body.raw("format")),
         think=_think(body.raw("think")),
         keep_alive_seconds=keep_alive_seconds(body.raw("keep_alive")),
         options=body.mapping("options"),
@@ -66,16 +67,6 @@ def _check_logprobs(body: Fields) -> None:
         raise InvalidRequest("top_logprobs must be between 0 and 20")
     if body.flag("logprobs", False):
         raise InvalidRequest("logprobs are not supported yet")
-
-
-def _format(value: Any) -> OutputFormat:
-    if value is None or value == "":
-        return None
-    if value == "json" or isinstance(value, dict):
-        return "json" if value == "json" else value
-    # Ollama says 500 here; it is the caller's mistake, so 400 with the same words.
-    quoted = json.dumps(encode(value).decode(), ensure_ascii=False)
-    raise InvalidRequest(f'invalid format: {quoted}; expected "json" or a valid JSON Schema object')
 
 
 def _think(value: Any) -> bool:
