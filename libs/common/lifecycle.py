@@ -8,6 +8,7 @@ so that the supervisor starts a clean one.
 
 import asyncio
 import signal
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -140,15 +141,15 @@ async def running(service: Service[S, C], settings: S) -> AsyncIterator[tuple[Ru
             )
         started = True
         log.info("ready", service=service.name, instance=settings.instance)
-        try:
-            yield runtime, context
-        finally:
-            started = False
-            log.info("draining", service=service.name)
-            await runtime.bus.stop_consuming()
-            if service.drain is not None:
-                await service.drain(context, settings.drain_seconds)
-            await runtime.bus.drain(settings.drain_seconds)
+        yield runtime, context
+        # Not in a finally: a process that failed ends at once, so that others take over.
+        started = False
+        log.info("draining", service=service.name)
+        until = time.monotonic() + settings.drain_seconds
+        await runtime.bus.stop_consuming()
+        if service.drain is not None:
+            await service.drain(context, settings.drain_seconds)
+        await runtime.bus.drain(max(0.0, until - time.monotonic()))
 
 
 async def _forever(loop: Callable[[C], Awaitable[None]], context: C) -> None:

@@ -13,6 +13,7 @@ async def write_journal(ctx: Context) -> None:
 
 async def drain(ctx: Context, seconds: float) -> None:
     """Waiting requests need nothing: unacknowledged, they go to the next scheduler."""
+    ctx.draining.set()
     await ctx.journal.flush(seconds)
 
 

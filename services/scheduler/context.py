@@ -34,6 +34,7 @@ class Context:
     cancelled: TTLCache[str, None] = field(default_factory=lambda: TTLCache(maxsize=100_000, ttl=60))
     """Cancels that may have overtaken their request."""
 
+    draining: asyncio.Event = field(default_factory=asyncio.Event)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when a request could be granted: one came, a slot became free, a worker appeared."""
 

@@ -10,8 +10,9 @@ import time
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
 from redis.exceptions import RedisError
-from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_random_exponential
+from tenacity import retry, retry_if_exception_type, wait_random_exponential
 
+from libs.common.bus.base import Delivery
 from libs.common.contracts.tokens import FIRST_EPOCH, Frame, StreamEnd, StreamError, encode_frame
 from libs.common.contracts.worker import RunInference
 from libs.common.errors import AttemptsExhausted, DeadlineExceeded, Overloaded, ServiceError, Unavailable
@@ -42,7 +43,6 @@ _wait_seconds = Histogram(
 ride_out_redis = retry(
     retry=retry_if_exception_type(RedisError),
     wait=wait_random_exponential(multiplier=0.1, max=1),
-    stop=stop_after_delay(60),
     reraise=True,
 )
 """Redis may be restarting; what waits for it holds an unacknowledged delivery."""
@@ -57,9 +57,8 @@ def accept(ctx: Context, waiting: Waiting) -> None:
     if request.request_id in ctx.cancelled:
         drop(ctx, waiting)
     elif (known := ctx.waiting.get(request.request_id)) is not None:
-        # After a lost connection the new delivery is the one that counts; to answer the old one then does nothing.
-        known.delivery, waiting.delivery = waiting.delivery, known.delivery
-        ctx.tasks.start(_ack(waiting), "ack a duplicate")
+        assert waiting.delivery is not None
+        ctx.tasks.start(hold(known, waiting.delivery), "ack a duplicate")
     elif request.request_id in ctx.granting or ctx.fleet.holds(request.request_id):
         ctx.tasks.start(_ack(waiting), "ack a duplicate")
     elif len(ctx.waiting) >= ctx.settings.max_waiting:
@@ -67,6 +66,13 @@ def accept(ctx: Context, waiting: Waiting) -> None:
     else:
         ctx.waiting.add(waiting)
         ctx.wake.set()
+
+
+async def hold(known: Waiting, delivery: Delivery) -> None:
+    """After a lost connection the new delivery is the one that counts; to answer the old one then does nothing."""
+    old, known.delivery = known.delivery, delivery
+    if old is not None:
+        await old.ack()
 
 
 async def dispatch(ctx: Context) -> None:
@@ -115,8 +121,11 @@ async def _grant(ctx: Context, waiting: Waiting, worker: Worker, grant: Grant) -
         worker.take_back(request.request_id)
         ctx.fleet.mark_unreachable(worker.heartbeat.worker_id)
         waiting.unsure = True  # it may have arrived all the same
-        ctx.waiting.put_back(waiting)
-        ctx.wake.set()
+        if request.request_id in ctx.cancelled:
+            drop(ctx, waiting)
+        else:
+            ctx.waiting.put_back(waiting)
+            ctx.wake.set()
     finally:
         ctx.granting.discard(request.request_id)
 

@@ -22,17 +22,19 @@ log = structlog.get_logger(__name__)
 HEARTBEATS_TELL_SECONDS = 4.0
 """Long enough for a worker that runs a request to have said so."""
 
+LOOK_SECONDS = 0.25
+
 _failovers = Counter("scheduler_failovers_total", "Requests taken from a worker", ["cause"])
 
 
 async def lease_returned(ctx: Context, run: RunInference, delivery: Delivery) -> None:
     """The broker gives back a grant: its worker's connection closed, or nobody took it in time."""
     request = run.request
-    if request.request_id in ctx.cancelled:
-        dispatch.drop(ctx, Waiting(request, delivery, request.accepted_at, epoch=run.epoch + 1))
-        return
     outcome = await dispatch.ride_out_redis(ctx.token_log.raise_epoch)(request.request_id, run.epoch + 1)
     if outcome.status is Status.FENCED:
+        if (known := ctx.waiting.get(request.request_id)) is not None:
+            await dispatch.hold(known, delivery)
+            return
         if await _runs_elsewhere(ctx, run):
             await delivery.ack()
             return
@@ -79,14 +81,18 @@ def _wait_again(ctx: Context, waiting: Waiting, cause: str) -> None:
 
 async def watch_workers(ctx: Context) -> None:
     """Background loop: take the requests of workers that have fallen silent. The broker still holds their leases."""
-    while True:
-        await asyncio.sleep(0.25)
-        if not ctx.bus.connected:
-            ctx.fleet.excuse_silence(time.monotonic())
+    looked_at = time.monotonic()
+    while not ctx.draining.is_set():
+        await asyncio.sleep(LOOK_SECONDS)
+        paused = time.monotonic() - looked_at > 4 * LOOK_SECONDS
+        looked_at = time.monotonic()
+        if paused or not ctx.bus.connected:
+            ctx.fleet.excuse_silence(looked_at)
         for worker in ctx.fleet.remove_silent(time.monotonic(), ctx.settings.worker_silence_seconds):
             log.warning("worker lost", worker=worker.heartbeat.worker_id, requests=len(worker.grants))
             for grant in worker.grants.values():
                 ctx.tasks.start(_take_from_silent_worker(ctx, grant), "take a request from a silent worker")
+    await asyncio.Event().wait()  # nobody is heard any more
 
 
 async def _take_from_silent_worker(ctx: Context, grant: Grant) -> None:

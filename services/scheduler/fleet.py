@@ -98,7 +98,8 @@ class Fleet:
             worker.take_back(request_id)
         for request_id, entry in running.items():
             if request_id not in worker.grants:
-                worker.grant(Grant(request_id, entry.epoch, entry.model_digest, now))
+                # Old from the start: the worker has it, so the first heartbeat without it frees the slot.
+                worker.grant(Grant(request_id, entry.epoch, entry.model_digest, now - GRANT_SETTLES_SECONDS))
         return bool(gone)
 
     def release(self, worker_id: str, request_id: str) -> bool:

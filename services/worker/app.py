@@ -24,7 +24,8 @@ async def drain(ctx: Context, seconds: float) -> None:
     jobs = [running.job for running in ctx.running.values()]
     if jobs:
         await asyncio.wait(jobs, timeout=seconds)
-    await heartbeat.announce(ctx, "offline")
+    ctx.gone.set()
+    await heartbeat.announce(ctx)
 
 
 service = Service(

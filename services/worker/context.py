@@ -28,6 +28,8 @@ class Running:
     epoch: int
     model_digest: str
     job: "asyncio.Task[None]"
+    ending: bool = False
+    """Its answer is complete, or given up; only the end has to be written."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Context:
     """Cancels that may have overtaken their request."""
 
     draining: asyncio.Event = field(default_factory=asyncio.Event)
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 @asynccontextmanager

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from typing import Literal
 
 import structlog
 
@@ -15,13 +16,21 @@ log = structlog.get_logger(__name__)
 HEARTBEAT_SECONDS = 1.0
 CLOSEST_SECONDS = 0.05
 
+State = Literal["active", "draining", "offline"]
 
-def compose(ctx: Context, state: str = "active") -> WorkerHeartbeat:
+
+def _state(ctx: Context) -> State:
+    if ctx.gone.is_set():
+        return "offline"
+    return "draining" if ctx.draining.is_set() else "active"
+
+
+def compose(ctx: Context) -> WorkerHeartbeat:
     settings = ctx.settings
     return WorkerHeartbeat(
         worker_id=ctx.instance,
         node=settings.node,
-        state="draining" if ctx.draining.is_set() and state == "active" else state,
+        state=_state(ctx),
         engines=ctx.engines.names,
         slots=settings.slots,
         slots_per_model=settings.slots_per_model,
@@ -30,6 +39,7 @@ def compose(ctx: Context, state: str = "active") -> WorkerHeartbeat:
         running=tuple(
             RunningRequest(request_id=request_id, epoch=running.epoch, model_digest=running.model_digest)
             for request_id, running in ctx.running.items()
+            if not running.ending
         ),
         virtual_models=ctx.engines.virtual_models,
         sent_at=time.time(),
@@ -47,8 +57,8 @@ async def beat(ctx: Context) -> None:
         ctx.changed.clear()
 
 
-async def announce(ctx: Context, state: str = "active") -> None:
+async def announce(ctx: Context) -> None:
     try:
-        await ctx.bus.publish(compose(ctx, state))
+        await ctx.bus.publish(compose(ctx))
     except Unavailable as error:
         log.warning("no heartbeat", error=str(error))

@@ -27,7 +27,7 @@ from libs.common.errors import (
 )
 from libs.common.telemetry import Attributes, internal_span, mark_failed
 from libs.common.token_log.store import task_key
-from libs.common.token_log.writer import Fenced, RequestLog
+from libs.common.token_log.writer import Ended, Fenced, RequestLog
 from services.worker.context import Context, Running
 from services.worker.engines.base import Finish, Job, LoadedEngine
 from services.worker.replay import Replay
@@ -64,9 +64,6 @@ class GaveBack(Exception):
 async def take(ctx: Context, run: RunInference, delivery: Delivery) -> None:
     """Run one grant to its end and settle its lease."""
     request_id = run.request.request_id
-    if request_id in ctx.cancelled:
-        await delivery.ack()
-        return
     running = ctx.running.get(request_id)
     if running is None or running.epoch < run.epoch:
         if running is not None:
@@ -91,18 +88,18 @@ async def _settle(ctx: Context, run: RunInference, running: Running, delivery: D
             del ctx.running[run.request.request_id]
         _running.set(len(ctx.running))
     error = None if running.job.cancelled() else running.job.exception()
-    if isinstance(error, GaveBack):
-        await delivery.requeue()
-        return
     if error is not None:
-        log.info("overtaken", request_id=run.request.request_id, epoch=run.epoch, why=str(error))
-    await delivery.ack()
+        log.info("gave up", request_id=run.request.request_id, epoch=run.epoch, why=str(error))
+    if error is None or isinstance(error, Ended):
+        await delivery.ack()
+    else:
+        await delivery.requeue()  # to the scheduler, which knows whether anybody has it
 
 
 def cancel(ctx: Context, request_id: str) -> None:
     """Nobody waits for it: stop generating and free the slot."""
     ctx.cancelled[request_id] = None
-    if (running := ctx.running.get(request_id)) is not None:
+    if (running := ctx.running.get(request_id)) is not None and not running.ending:
         running.job.cancel()
 
 
@@ -112,11 +109,19 @@ async def _run(ctx: Context, run: RunInference) -> None:
     attributes: Attributes = {"ollamamax.request_id": run.request.request_id, "ollamamax.epoch": run.epoch}
     with internal_span("worker.inference", attributes) as span:
         error = await _attempt(ctx, attempt, request_log)
+        _begin_to_end(ctx, run.request.request_id)
         if error is not None:
             mark_failed(span, error.code)
             attempt.end = StreamEnd("error", attempt.end.usage, StreamError(error.code, error.message))
         await request_log.finish(attempt.end)
     await _announce(ctx, attempt, error)
+
+
+def _begin_to_end(ctx: Context, request_id: str) -> None:
+    """From here on a cancel comes too late: the end is written and announced."""
+    running = ctx.running.get(request_id)
+    if running is not None and running.job is asyncio.current_task():
+        running.ending = True
 
 
 async def _attempt(ctx: Context, attempt: Attempt, request_log: RequestLog) -> ServiceError | None:
@@ -129,6 +134,8 @@ async def _attempt(ctx: Context, attempt: Attempt, request_log: RequestLog) -> S
     except asyncio.CancelledError:
         if request.request_id not in ctx.cancelled:
             raise  # the process is going down: the lease returns by itself
+        if (task := asyncio.current_task()) is not None:
+            task.uncancel()
         return RequestCancelled()
     except TimeoutError:
         return DeadlineExceeded()
@@ -174,6 +181,8 @@ async def _read_task(ctx: Context, request: RequestInference) -> InferenceTask:
 
 async def _produce(ctx: Context, attempt: Attempt, request_log: RequestLog) -> StreamEnd:
     request = attempt.request
+    if request.request_id in ctx.cancelled:  # the cancel was quicker than the grant
+        raise RequestCancelled
     task = await _read_task(ctx, request)
     began = time.perf_counter_ns()
     async with AsyncExitStack() as stack:

@@ -9,7 +9,7 @@ import pytest
 import redis.asyncio as redis
 
 from libs.common.contracts.tokens import Frame, StreamEnd, encode_frame
-from libs.common.errors import DeadlineExceeded
+from libs.common.errors import DeadlineExceeded, StreamLost
 from libs.common.redis_client import open_redis
 from libs.common.settings import RedisSettings
 from libs.common.tasks import Tasks
@@ -180,3 +180,19 @@ class TestWriterAndFollower:
         following = follower.follow(request_id, time.time() + 0.1)
         with pytest.raises(DeadlineExceeded):
             await asyncio.wait_for(following.next(), timeout=10)
+
+    async def test_a_new_attempt_on_a_lost_log_is_an_error_and_never_wrong_text(
+        self, writer: LogWriter, follower: LogFollower, client: redis.Redis, store: TokenLogStore, request_id: str
+    ) -> None:
+        following = follower.follow(request_id, time.time() + 30)
+        log, _ = await writer.open(request_id, 1, follower.channel)
+        log.write("one ")
+        assert (await asyncio.wait_for(following.next(), 5)).text == "one "
+        await client.delete(log_key(request_id))
+        await store.raise_epoch(request_id, 2)
+        again, history = await writer.open(request_id, 2, follower.channel)
+        assert history == []
+        again.write("ONE ")
+        await again.finish(StreamEnd())
+        with pytest.raises(StreamLost):
+            await asyncio.wait_for(following.next(), 5)

@@ -27,13 +27,15 @@ local function append(key, epoch, first, final, frames)
     return {'ended', last_epoch, last_seq}
   end
   if first > last_seq + 1 then return {'gap', last_epoch, last_seq} end
+  local wrote_end = false
   for i = last_seq - first + 2, #frames do
     last_seq = first + i - 1
     local field = (final and i == #frames) and 'end' or 'frame'
+    wrote_end = field == 'end'
     redis.call('XADD', key, 'MAXLEN', '~', longest, epoch .. '-' .. last_seq, field, frames[i])
     published[#published + 1] = frames[i]
   end
-  if final then redis.call('PEXPIRE', key, final_ttl)
+  if wrote_end then redis.call('PEXPIRE', key, final_ttl)
   elseif not entry then redis.call('PEXPIRE', key, ttl) end
   return {'ok', epoch, last_seq}
 end

@@ -60,6 +60,9 @@ class Following:
         """False if frames before this one are missing."""
         if frame.seq > self.cursor[1] + 1:
             return False
+        if frame.seq <= self.cursor[1] and frame.epoch > self.cursor[0]:
+            # The log was lost and a new attempt began at the beginning: its cuts are not those we have sent.
+            self.fail(StreamLost())
         if frame.seq == self.cursor[1] + 1:
             self.cursor = (frame.epoch, frame.seq)
             self._frames.append(frame)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import redis.asyncio as redis
 from redis.exceptions import NoScriptError
@@ -98,9 +99,9 @@ class TokenLogStore:
         results = await self._append.run(self._client, keys, arguments)
         return [Outcome(Status(status), last_epoch, last_seq) for status, last_epoch, last_seq in results]
 
-    async def raise_epoch(self, request_id: str, epoch: int, note: str = "") -> Outcome:
+    async def raise_epoch(self, request_id: str, epoch: int) -> Outcome:
         """Fence every lower epoch. FENCED if this epoch or a higher one was there first, ENDED if it is over."""
-        result = await self._raise_epoch.run(self._client, [log_key(request_id)], [epoch, self._ttl_ms, note])
+        result = await self._raise_epoch.run(self._client, [log_key(request_id)], [epoch, self._ttl_ms, uuid4().hex])
         return Outcome(Status(result[0]), result[1], result[2])
 
     async def read(self, request_id: str, after: Cursor = (0, 0)) -> list[Entry]:

@@ -22,6 +22,10 @@ class Fenced(Exception):
     """A newer attempt owns this request, or it has ended: whoever gets this stops and says nothing more."""
 
 
+class Ended(Fenced):
+    """The request is over; there is nothing left to do for anybody."""
+
+
 class RequestLog:
     """One attempt at one request. ``write`` gathers; the writer sends.
 
@@ -88,7 +92,8 @@ class RequestLog:
             if self._closed and self._sent == len(self._frames) and not self._settled.done():
                 self._settled.set_result(None)
         elif not self._settled.done():
-            self._settled.set_exception(Fenced(outcome.status.name.lower()))
+            error = Ended("it has ended") if outcome.status is Status.ENDED else Fenced("a newer attempt has begun")
+            self._settled.set_exception(error)
             self._settled.exception()  # mark as retrieved: the attempt may be gone before it looks
         return not self._settled.done() and (
             self._sent < len(self._frames) or bool(self._text) or (not self._closed and self._end is not None)
@@ -110,7 +115,7 @@ class LogWriter:
             raise Fenced("a newer attempt has begun")
         history = [entry.frame for entry in entries if entry.frame is not None]
         if history and history[-1].end is not None:
-            raise Fenced("the request has ended")
+            raise Ended("it has ended")
         return RequestLog(self, request_id, epoch, channel, history), history
 
     def wake(self, request_log: RequestLog) -> None:
@@ -134,7 +139,7 @@ class LogWriter:
         try:
             outcomes = await self._store.append(channel, list(appends.values()))
         except RedisError as error:
-            # Redis restarts: nothing is lost, every frame is still here. The request's deadline bounds the wait.
+            # Redis restarts: nothing is lost, every frame is still here, and the request keeps its lease.
             log.warning("the token log is not reachable", error=str(error), requests=len(appends))
             await asyncio.sleep(RETRY_SECONDS)
             for request_log in appends:

@@ -69,3 +69,12 @@ def test_silence_is_no_sign_while_we_cannot_hear() -> None:
     fleet.excuse_silence(now=10)
     assert fleet.remove_silent(now=12, silence_seconds=3) == []
     assert len(fleet.remove_silent(now=14, silence_seconds=3)) == 1
+
+
+def test_a_late_heartbeat_does_not_take_a_freed_slot_for_long() -> None:
+    fleet = a_fleet()
+    fleet["w1"].grant(Grant("r", 1, "m", granted_at=0))
+    fleet.release("w1", "r")
+    fleet.hear(a_heartbeat(running=(running("r"),)), now=1)
+    assert fleet.hear(a_heartbeat(), now=2)
+    assert grants(fleet) == []
