@@ -2,6 +2,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from tests.fixtures.database import new_database
 from tests.fixtures.otlp import Collector, running_collector
 from tests.fixtures.suite import Suite, a_suite
 
@@ -13,20 +14,26 @@ def otlp() -> Iterator[tuple[str, Collector]]:
 
 
 @pytest.fixture(scope="package")
+def own_postgres_urls(postgres_url: str, passwords: dict[str, str]) -> Iterator[dict[str, str]]:
+    """A database of these tests' own: each suite seals its signing key with a secret of its own."""
+    with new_database(postgres_url, passwords) as urls:
+        yield urls
+
+
+@pytest.fixture(scope="package")
 async def suite(
     tmp_path_factory: pytest.TempPathFactory,
     rabbitmq_url: str,
     redis_url: str,
-    postgres_urls: dict[str, str],
+    own_postgres_urls: dict[str, str],
     otlp: tuple[str, Collector],
 ) -> AsyncIterator[Suite]:
     """One suite for all end-to-end tests: two workers, the echo engine and the real model, traces collected."""
-    directory = tmp_path_factory.mktemp("suite")
     suite = a_suite(
-        directory,
+        tmp_path_factory.mktemp("suite"),
         rabbitmq_url,
         redis_url,
-        postgres_urls,
+        own_postgres_urls,
         OTEL_EXPORTER_OTLP_ENDPOINT=otlp[0],
         OTEL_BSP_SCHEDULE_DELAY="200",
     )

@@ -6,20 +6,26 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
+from tests.fixtures.database import new_database
 from tests.fixtures.suite import Suite, a_suite, eventually
 
 
 @pytest.fixture(scope="module")
 async def suite(
-    tmp_path_factory: pytest.TempPathFactory, rabbitmq_url: str, redis_url: str, postgres_urls: dict[str, str]
+    tmp_path_factory: pytest.TempPathFactory,
+    rabbitmq_url: str,
+    redis_url: str,
+    postgres_url: str,
+    passwords: dict[str, str],
 ) -> AsyncIterator[Suite]:
-    suite = a_suite(tmp_path_factory.mktemp("suite"), rabbitmq_url, redis_url, postgres_urls, workers=0)
-    suite.processes["gateway"].environment["GATEWAY_ANONYMOUS"] = "false"
-    try:
-        await suite.start()
-        yield suite
-    finally:
-        suite.stop()
+    with new_database(postgres_url, passwords) as postgres_urls:
+        suite = a_suite(tmp_path_factory.mktemp("suite"), rabbitmq_url, redis_url, postgres_urls, workers=0)
+        suite.processes["gateway"].environment["GATEWAY_ANONYMOUS"] = "false"
+        try:
+            await suite.start()
+            yield suite
+        finally:
+            suite.stop()
 
 
 @pytest.fixture
