@@ -11,7 +11,6 @@ from cachetools import TTLCache
 
 from libs.common.bus.base import Bus
 from libs.common.lifecycle import Runtime
-from libs.common.tasks import Tasks
 from libs.common.token_log.store import TokenLogStore
 from libs.common.token_log.writer import LogWriter
 from services.worker.blobs import BlobCache
@@ -38,7 +37,6 @@ class Context:
     instance: str
     bus: Bus
     redis: "redis.Redis"
-    tasks: Tasks
     log_writer: LogWriter
     engines: Engines
     models: LoadedModels
@@ -69,7 +67,6 @@ async def open_context(settings: Settings, runtime: Runtime) -> AsyncIterator[Co
             instance=runtime.instance,
             bus=runtime.bus,
             redis=runtime.redis,
-            tasks=runtime.tasks,
             log_writer=LogWriter(TokenLogStore(runtime.redis, runtime.redis_settings)),
             engines=engines,
             models=models,
