@@ -26,16 +26,16 @@ class Cluster:
         for worker_id in silent:
             del self._workers[worker_id]
         for model in heartbeat.loaded:
-            self._expected.pop(model.digest, None)
+            self._expected.pop(model.runner, None)
         self._heard.set()
 
-    def expect(self, digest: str, now: float) -> None:
+    def expect(self, runner: str, now: float) -> None:
         """A worker has just loaded this model: its next heartbeat will say so."""
-        self._expected[digest] = now + HEARTBEAT_COMES_SECONDS
+        self._expected[runner] = now + HEARTBEAT_COMES_SECONDS
 
     async def settle(self, now: float) -> None:
         """Wait for the heartbeats we expect, so that a model is listed as soon as its load was answered."""
-        self._expected = {digest: until for digest, until in self._expected.items() if until > now}
+        self._expected = {runner: until for runner, until in self._expected.items() if until > now}
         if not self._expected:
             return
         try:
@@ -54,7 +54,7 @@ class Cluster:
 
 def _merged(models: Iterable[LoadedModel]) -> list[LoadedModel]:
     by_expiry = sorted(models, key=_expiry)
-    return sorted({model.digest: model for model in by_expiry}.values(), key=_expiry, reverse=True)
+    return sorted({model.runner: model for model in by_expiry}.values(), key=_expiry, reverse=True)
 
 
 def _expiry(model: LoadedModel) -> float:

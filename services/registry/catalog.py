@@ -8,13 +8,14 @@ import structlog
 from libs.common.contracts.inference import ModelRef
 from libs.common.contracts.registry import BlobLocation, ModelChanged, ModelDescription, ModelSummary
 from libs.common.errors import InvalidRequest, ModelNotFound, NotFound, ServiceError
-from services.registry import blobs, gguf_info, manifests, names, store
+from services.registry import blobs, gguf_info, manifests, names
 from services.registry.blobs import Blob
 from services.registry.context import Context
 from services.registry.gguf_info import GgufInfo
 from services.registry.manifests import MODEL_TYPE, Layer
 from services.registry.names import ModelName
-from services.registry.store import StoredModel
+from services.registry.store import models as store
+from services.registry.store.models import StoredModel
 
 log = structlog.get_logger(__name__)
 

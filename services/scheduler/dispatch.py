@@ -89,11 +89,11 @@ def grant_all(ctx: Context) -> None:
     full: set[str] = set()
     for waiting in ctx.waiting:
         model = waiting.request.model
-        if model.digest in full:
+        if model.runner in full:
             continue
         worker = placement.place(model, ctx.fleet)
         if worker is None:
-            full.add(model.digest)
+            full.add(model.runner)
         else:
             _take_slot(ctx, waiting, worker)
     _waiting.set(len(ctx.waiting))
@@ -104,7 +104,7 @@ def _take_slot(ctx: Context, waiting: Waiting, worker: Worker) -> None:
     request = waiting.request
     ctx.waiting.remove(request.request_id)
     ctx.granting.add(request.request_id)
-    grant = Grant(request.request_id, waiting.epoch, request.model.digest, time.monotonic(), request)
+    grant = Grant(request.request_id, waiting.epoch, request.model.runner, time.monotonic(), request)
     worker.grant(grant)
     ctx.tasks.start(_grant(ctx, waiting, worker, grant), "grant")
 

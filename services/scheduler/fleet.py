@@ -20,7 +20,7 @@ class Grant:
 
     request_id: str
     epoch: int
-    model_digest: str
+    runner: str
     granted_at: float
     request: RequestInference | None = None
 
@@ -39,20 +39,20 @@ class Worker:
     def grant(self, grant: Grant) -> None:
         self.take_back(grant.request_id)
         self.grants[grant.request_id] = grant
-        self._by_model[grant.model_digest] += 1
+        self._by_model[grant.runner] += 1
 
     def take_back(self, request_id: str) -> bool:
         """False if it had no such grant."""
         grant = self.grants.pop(request_id, None)
         if grant is None:
             return False
-        self._by_model[grant.model_digest] -= 1
-        if not self._by_model[grant.model_digest]:
-            del self._by_model[grant.model_digest]
+        self._by_model[grant.runner] -= 1
+        if not self._by_model[grant.runner]:
+            del self._by_model[grant.runner]
         return True
 
-    def granted_to(self, model_digest: str) -> int:
-        return self._by_model[model_digest]
+    def granted_to(self, runner: str) -> int:
+        return self._by_model[runner]
 
     def models_in_use(self) -> Collection[str]:
         return self._by_model.keys()
@@ -99,7 +99,7 @@ class Fleet:
         for request_id, entry in running.items():
             if request_id not in worker.grants:
                 # Old from the start: the worker has it, so the first heartbeat without it frees the slot.
-                worker.grant(Grant(request_id, entry.epoch, entry.model_digest, now - GRANT_SETTLES_SECONDS))
+                worker.grant(Grant(request_id, entry.epoch, entry.runner, now - GRANT_SETTLES_SECONDS))
         return bool(gone)
 
     def release(self, worker_id: str, request_id: str) -> bool:

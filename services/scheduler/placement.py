@@ -15,7 +15,7 @@ Score = Callable[[ModelRef, Worker], float]
 
 
 def _loaded(model: ModelRef, worker: Worker) -> LoadedModel | None:
-    return next((loaded for loaded in worker.heartbeat.loaded if loaded.digest == model.digest), None)
+    return next((loaded for loaded in worker.heartbeat.loaded if loaded.runner == model.runner), None)
 
 
 def accepts_work(_model: ModelRef, worker: Worker) -> bool:
@@ -34,19 +34,19 @@ def can_run(model: ModelRef, worker: Worker) -> bool:
 def has_free_slot(model: ModelRef, worker: Worker) -> bool:
     loaded = _loaded(model, worker)
     model_slots = loaded.slots if loaded else worker.heartbeat.slots_per_model
-    return len(worker.grants) < worker.heartbeat.slots and worker.granted_to(model.digest) < model_slots
+    return len(worker.grants) < worker.heartbeat.slots and worker.granted_to(model.runner) < model_slots
 
 
 def has_room_for_model(model: ModelRef, worker: Worker) -> bool:
     """It is loaded, on its way, or fits beside the models that are busy; idle ones can be evicted."""
     in_use = worker.models_in_use()
     return (
-        model.digest in in_use or _loaded(model, worker) is not None or len(in_use) < worker.heartbeat.max_loaded_models
+        model.runner in in_use or _loaded(model, worker) is not None or len(in_use) < worker.heartbeat.max_loaded_models
     )
 
 
 def already_loaded(model: ModelRef, worker: Worker) -> float:
-    return 2.0 if _loaded(model, worker) or model.digest in worker.models_in_use() else 0.0
+    return 2.0 if _loaded(model, worker) or model.runner in worker.models_in_use() else 0.0
 
 
 def free_share(_model: ModelRef, worker: Worker) -> float:

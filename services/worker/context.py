@@ -25,7 +25,7 @@ class Running:
     """One request this process runs."""
 
     epoch: int
-    model_digest: str
+    runner: str
     job: "asyncio.Task[None]"
     ending: bool = False
     """Its answer is complete, or given up; only the end has to be written."""

@@ -24,4 +24,4 @@ async def inference_cancelled(event: InferenceCancelled, ctx: Context) -> None:
 
 @handlers.on(ModelUnloadRequested, every_replica=True)
 async def unload(event: ModelUnloadRequested, ctx: Context) -> None:
-    await ctx.models.unload(event.digest)
+    await ctx.models.unload(event.runner)

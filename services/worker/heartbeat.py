@@ -37,7 +37,7 @@ def compose(ctx: Context) -> WorkerHeartbeat:
         max_loaded_models=settings.max_loaded_models,
         loaded=ctx.models.snapshot(),
         running=tuple(
-            RunningRequest(request_id=request_id, epoch=running.epoch, model_digest=running.model_digest)
+            RunningRequest(request_id=request_id, epoch=running.epoch, runner=running.runner)
             for request_id, running in ctx.running.items()
             if not running.ending
         ),

@@ -69,7 +69,7 @@ async def take(ctx: Context, run: RunInference, delivery: Delivery) -> None:
         if running is not None:
             running.job.cancel()  # an earlier attempt of ours that has been overtaken
         running = Running(
-            run.epoch, run.request.model.digest, asyncio.create_task(_run(ctx, run), name=f"run {request_id}")
+            run.epoch, run.request.model.runner, asyncio.create_task(_run(ctx, run), name=f"run {request_id}")
         )
         ctx.running[request_id] = running
         _running.set(len(ctx.running))

@@ -101,27 +101,27 @@ class LoadedModels:
             self._notify()
 
     async def _acquire(self, model: ModelRef, context_length: int) -> _Entry:
-        self._waiting[model.digest] += 1
+        self._waiting[model.runner] += 1
         try:
             while True:
-                entry = self._current(model.digest, context_length)
+                entry = self._current(model.runner, context_length)
                 if entry is not None and entry.running < entry.engine.slots:
                     return entry
-                if entry is None and (model.digest in self._loads or self._make_room()):
-                    await self._loads.run(model.digest, partial(self._load, model, context_length))
+                if entry is None and (model.runner in self._loads or self._make_room()):
+                    await self._loads.run(model.runner, partial(self._load, model, context_length))
                 else:
                     await self._changed.wait()
         finally:
-            self._waiting[model.digest] -= 1
-            if not self._waiting[model.digest]:
-                del self._waiting[model.digest]
+            self._waiting[model.runner] -= 1
+            if not self._waiting[model.runner]:
+                del self._waiting[model.runner]
             self._notify()
 
-    def _current(self, digest: str, context_length: int) -> _Entry | None:
+    def _current(self, runner: str, context_length: int) -> _Entry | None:
         """The model if it is loaded and good enough. A larger context reloads it only while it is idle:
         otherwise two clients with different wishes would reload it in turn."""
         self._drop_dead()
-        entry = self._entries.get(digest)
+        entry = self._entries.get(runner)
         if entry is not None and entry.running == 0 and entry.engine.context_length < context_length:
             self._drop(entry, "a larger context is wanted")
             return None
@@ -143,7 +143,7 @@ class LoadedModels:
 
     def _is_idle(self, entry: _Entry) -> bool:
         """Nobody uses it and nobody is about to."""
-        return not entry.running and not self._waiting[entry.model.digest]
+        return not entry.running and not self._waiting[entry.model.runner]
 
     async def _load(self, model: ModelRef, context_length: int) -> None:
         if self._closings:
@@ -153,7 +153,7 @@ class LoadedModels:
         began = self._clock()
         engine = await self._engine(model.engine).load(spec)
         now = self._clock()
-        self._entries[model.digest] = _Entry(model, engine, self._limits.keep_alive_seconds, idle_since=now)
+        self._entries[model.runner] = _Entry(model, engine, self._limits.keep_alive_seconds, idle_since=now)
         self._on_change()
         log.info("model loaded", model=model.name, seconds=round(now - began, 3), context_length=context_length)
 
@@ -170,7 +170,7 @@ class LoadedModels:
 
     def _drop(self, entry: _Entry, reason: str) -> None:
         log.info("model unloaded", model=entry.model.name, reason=reason)
-        del self._entries[entry.model.digest]
+        del self._entries[entry.model.runner]
         closing = asyncio.create_task(entry.engine.close(), name=f"close {entry.model.name}")
         self._closings.add(closing)
         closing.add_done_callback(self._closed)
@@ -187,9 +187,9 @@ class LoadedModels:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def unload(self, digest: str) -> None:
+    async def unload(self, runner: str) -> None:
         """Drop it as soon as it is idle; a model that is not loaded is left alone."""
-        if (entry := self._entries.get(digest)) is not None:
+        if (entry := self._entries.get(runner)) is not None:
             entry.keep_alive_seconds = 0
             self.expire()
 
@@ -226,6 +226,7 @@ class LoadedModels:
         return LoadedModel(
             name=entry.model.name,
             digest=entry.model.digest,
+            runner=entry.model.runner,
             details=entry.model.details,
             size=entry.engine.size or entry.model.size,
             size_vram=entry.engine.size_vram,

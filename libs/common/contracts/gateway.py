@@ -1,5 +1,7 @@
 """What the gateway announces."""
 
+from pydantic import Field
+
 from libs.common.contracts.message import Event
 
 
@@ -13,4 +15,10 @@ class ModelUnloadRequested(Event):
     """Every worker that has this model in memory drops it once it is idle."""
 
     name: str
-    digest: str
+    runner: str = Field("", description="``ModelRef.runner``")
+
+
+class OperationCancelled(Event):
+    """Nobody waits for this pull, push or create any more."""
+
+    operation_id: str

@@ -10,6 +10,7 @@ Kind = Literal["chat", "generate", "embed", "load"]
 Priority = Literal["interactive", "batch"]
 EngineName = Literal["llama_cpp", "openai_http", "echo"]
 OutputFormat = Literal["json"] | dict[str, Any] | None
+Think = bool | Literal["low", "medium", "high", "max"] | None
 
 
 class ModelDetails(Value):
@@ -23,22 +24,6 @@ class ModelDetails(Value):
     quantization_level: str = ""
     context_length: int = 0
     embedding_length: int = 0
-
-
-class ModelRef(Value):
-    """A name resolved: everything scheduler and worker need to run the model, so that neither has to ask."""
-
-    name: str = Field(description="display name with its tag, as smollm2:135m")
-    digest: str = Field(description="sha256 of the manifest, 64 hex digits; of the name for models without one")
-    engine: EngineName
-    weights: str | None = Field(None, description="blob digest of the GGUF, sha256:<64 hex>")
-    size: int = Field(0, description="bytes of all layers")
-    capabilities: tuple[str, ...] = ("completion",)
-    context_length: int = Field(0, description="trained length in tokens; 0 if unknown")
-    parameters: dict[str, Any] = Field({}, description="the model's default options")
-    system: str = ""
-    template: str | None = None
-    details: ModelDetails = ModelDetails()
 
 
 class ToolFunction(Value):
@@ -60,6 +45,32 @@ class ChatMessage(Value):
     tool_calls: tuple[ToolCall, ...] = ()
     tool_name: str = ""
     tool_call_id: str = ""
+
+
+class ModelRef(Value):
+    """A name resolved: everything scheduler and worker need to run the model, so that neither has to ask."""
+
+    name: str = Field(description="display name with its tag, as smollm2:135m")
+    digest: str = Field(description="sha256 of the manifest, 64 hex digits; of the name for models without one")
+    engine: EngineName
+    weights: str | None = Field(None, description="blob digest of the GGUF, sha256:<64 hex>")
+    projector: str | None = Field(None, description="blob digest of the GGUF that reads images")
+    adapters: tuple[str, ...] = Field((), description="blob digests of LoRA adapters, as GGUF")
+    size: int = Field(0, description="bytes of all layers")
+    capabilities: tuple[str, ...] = ("completion",)
+    context_length: int = Field(0, description="trained length in tokens; 0 if unknown")
+    parameters: dict[str, Any] = Field({}, description="the model's default options")
+    system: str = ""
+    template: str | None = Field(None, description="Go template of a template layer; None: the GGUF's Jinja template")
+    messages: tuple[ChatMessage, ...] = Field(
+        (), description="a conversation stored with the model, before every other"
+    )
+    details: ModelDetails = ModelDetails()
+
+    @property
+    def runner(self) -> str:
+        """What is in memory for this model: names that differ only in prompts and parameters share it."""
+        return "+".join(filter(None, (self.weights, self.projector, *self.adapters))) or self.digest
 
 
 class SamplingOptions(Value):
@@ -87,7 +98,10 @@ class InferenceTask(Value):
     kind: Kind
     messages: tuple[ChatMessage, ...] = ()
     prompt: str = ""
+    suffix: str = Field("", description="what comes after the text to be inserted")
+    images: tuple[str, ...] = Field((), description="of a generate call: base64; a chat has them in its messages")
     system: str | None = None
+    template: str | None = Field(None, description="a Go template instead of the model's own")
     context: tuple[int, ...] = Field((), description="token ids of an earlier generate call to continue from")
     raw: bool = False
     inputs: tuple[str, ...] = Field((), description="texts to embed")
@@ -95,6 +109,11 @@ class InferenceTask(Value):
     shift: bool = True
     dimensions: int | None = None
     format: OutputFormat = None
+    tools: tuple[dict[str, Any], ...] = Field((), description="in the shape of Ollama and OpenAI")
+    think: Think = Field(None, description="None: if the model can")
+    logprobs: bool = False
+    top_logprobs: int = 0
+    debug_render_only: bool = Field(False, description="render the prompt, generate nothing")
     options: SamplingOptions = SamplingOptions()
     keep_alive_seconds: float | None = Field(None, description="None: leave as it is; negative: for ever")
 
@@ -102,4 +121,4 @@ class InferenceTask(Value):
 class RunningRequest(Value):
     request_id: str
     epoch: int
-    model_digest: str = ""
+    runner: str = Field("", description="``ModelRef.runner``")

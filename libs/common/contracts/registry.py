@@ -2,8 +2,10 @@
 
 from typing import Any
 
-from libs.common.contracts.inference import ModelDetails, ModelRef
-from libs.common.contracts.message import Event, Query, Value
+from pydantic import Field
+
+from libs.common.contracts.inference import ChatMessage, ModelDetails, ModelRef
+from libs.common.contracts.message import Command, Event, Query, Value
 
 
 class ModelSummary(Value):
@@ -29,8 +31,38 @@ class ModelDescription(Value):
     system: str = ""
     parameters: dict[str, Any] = {}
     license: str = ""
+    messages: tuple[ChatMessage, ...] = ()
     weights: str | None = None
+    projector: str | None = None
+    adapters: tuple[str, ...] = ()
+    projector_info: dict[str, Any] = {}
     tensors: tuple[dict[str, Any], ...] = ()
+
+
+class ModelVersion(Value):
+    """What a name points to, or pointed to before."""
+
+    name: str
+    digest: str = Field(description="sha256 of the manifest, 64 hex digits")
+    size: int
+    created_at: float
+    current: bool
+
+
+class Progress(Value):
+    """One line of a pull, push or create, as Ollama's clients read it. Sizes in bytes; zeros are left out there."""
+
+    status: str
+    digest: str = ""
+    total: int = 0
+    completed: int = 0
+
+
+class Failure(Value):
+    """A ``ServiceError``: its code and message."""
+
+    code: str
+    message: str
 
 
 class BlobLocation(Value):
@@ -60,6 +92,72 @@ class LocateBlob(Query[BlobLocation]):
     """``NotFound`` if the registry has no such blob."""
 
     digest: str
+
+
+class CopyModel(Query[None]):
+    """``ModelNotFound``, ``InvalidModelName``. The copy shares its layers."""
+
+    source: str
+    destination: str
+
+
+class DeleteModel(Query[None]):
+    """``ModelNotFound``, ``InvalidModelName``. Layers that other models or kept versions need stay."""
+
+    name: str
+
+
+class ListVersions(Query[tuple[ModelVersion, ...]]):
+    """Newest first. ``ModelNotFound``, ``InvalidModelName``."""
+
+    name: str
+
+
+class RollBack(Query[ModelVersion]):
+    """Make the name point to an earlier version again. ``NotFound`` if it has none of this digest."""
+
+    name: str
+    digest: str
+
+
+class PullModel(Command):
+    """Reported in ``OperationReported``; running it again goes on with what is there."""
+
+    operation_id: str
+    name: str
+    insecure: bool = False
+
+
+class PushModel(Command):
+    operation_id: str
+    name: str
+    insecure: bool = False
+
+
+class CreateModel(Command):
+    """``None`` and empty leave what the base model has. ``files`` and ``adapters`` map relative paths to digests."""
+
+    operation_id: str
+    name: str
+    base: str = Field("", description="Ollama's ``from``: a model name; pulled if it is not here")
+    files: dict[str, str] = {}
+    adapters: dict[str, str] = {}
+    template: str | None = None
+    system: str | None = None
+    license: tuple[str, ...] = ()
+    parameters: dict[str, Any] = {}
+    messages: tuple[ChatMessage, ...] = ()
+    quantize: str = ""
+    requires: str = ""
+
+
+class OperationReported(Event):
+    """What a pull, push or create has to tell since the last time. ``finished`` comes once, error or not."""
+
+    operation_id: str
+    progress: tuple[Progress, ...] = ()
+    finished: bool = False
+    error: Failure | None = None
 
 
 class ModelChanged(Event):

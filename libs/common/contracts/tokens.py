@@ -22,6 +22,23 @@ class StreamError(msgspec.Struct, array_like=True, frozen=True):
     message: str
 
 
+class TopLogprob(msgspec.Struct, array_like=True, frozen=True):
+    """One alternative. ``data`` holds the token's bytes, which need not be whole characters."""
+
+    token: str
+    logprob: float
+    data: bytes = b""
+
+
+class Logprob(msgspec.Struct, array_like=True, frozen=True):
+    """The generated token and, most likely first, the alternatives that were asked for."""
+
+    token: str
+    logprob: float
+    data: bytes = b""
+    top: list[TopLogprob] = []
+
+
 class StreamEnd(msgspec.Struct, array_like=True, frozen=True):
     """How a request ended. ``error`` is None for a complete answer."""
 
@@ -30,6 +47,10 @@ class StreamEnd(msgspec.Struct, array_like=True, frozen=True):
     error: StreamError | None = None
     context: list[int] = []
     embeddings: list[list[float]] = []
+    rendered: str | None = None
+    """The prompt, where only that was asked for."""
+
+    image_count: int = 0
 
 
 class Frame(msgspec.Struct, array_like=True, frozen=True):
@@ -47,6 +68,8 @@ class Frame(msgspec.Struct, array_like=True, frozen=True):
     thinking: str = ""
     tool_calls: list[dict[str, Any]] = []
     end: StreamEnd | None = None
+    logprobs: list[Logprob] = []
+    """One for each generated token."""
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -48,6 +48,7 @@ class LoadedModel(Value):
 
     name: str
     digest: str
+    runner: str = Field("", description="``ModelRef.runner``")
     details: ModelDetails = ModelDetails()
     size: int = 0
     size_vram: int = 0

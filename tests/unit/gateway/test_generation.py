@@ -116,7 +116,7 @@ async def test_keep_alive_0_without_a_prompt_unloads(
     answer = (await http.post(path, json={"model": model, "keep_alive": 0})).json()
     assert (answer["done"], answer["done_reason"]) == (True, "unload")
     name = f"{model}:latest"
-    assert gateway.bus.published == [ModelUnloadRequested(name=name, digest=f"digest-of-{name}")]
+    assert gateway.bus.published == [ModelUnloadRequested(name=name, runner=f"digest-of-{name}")]
     assert not gateway.started
 
 

@@ -117,14 +117,14 @@ def _qualified(name: str) -> str:
 
 async def unload(call: Call, model: ModelRef, lines: Lines) -> Response:
     """No prompt and ``keep_alive`` 0. Answered at once; workers drop the model when it is idle."""
-    await call.ctx.bus.publish(ModelUnloadRequested(name=model.name, digest=model.digest))
+    await call.ctx.bus.publish(ModelUnloadRequested(name=model.name, runner=model.runner))
     return JsonAnswer(lines.without_text("unload"))
 
 
 async def load(call: Call, model: ModelRef, common: Common, lines: Lines) -> Response:
     """No prompt: one plain object, even if a stream was asked for, once the model is in memory."""
     await whole_answer(call, model, common.task(model, kind="load"))
-    call.ctx.cluster.expect(model.digest, time.monotonic())
+    call.ctx.cluster.expect(model.runner, time.monotonic())
     return JsonAnswer(lines.without_text("load"))
 
 
