@@ -11,6 +11,7 @@
         ModelNotFound                model_not_found      404
       Conflict                       conflict             409
       TooLarge                       too_large            413
+      OutOfRange                     out_of_range         416
       RequestCancelled               request_cancelled    499
       EngineFailed                   engine_failed        500
         ModelLoadFailed              model_load_failed    500
@@ -20,6 +21,7 @@
       Overloaded                     overloaded           503
       Unavailable                    unavailable          503  retryable
       DeadlineExceeded               deadline_exceeded    504
+      StorageFull                    storage_full         507
 
 A class's docstring is its default message. Errors cross processes as (code, message) and are rebuilt with ``rebuild``.
 """
@@ -103,6 +105,12 @@ class TooLarge(ServiceError):
     code, status = "too_large", 413
 
 
+class OutOfRange(ServiceError):
+    """the range does not go on where the bytes before it end"""
+
+    code, status = "out_of_range", 416
+
+
 class RequestCancelled(ServiceError):
     """request canceled"""
 
@@ -155,6 +163,12 @@ class DeadlineExceeded(ServiceError):
     """the request was not answered before its deadline"""
 
     code, status = "deadline_exceeded", 504
+
+
+class StorageFull(ServiceError):
+    """no space is left on the server's disk"""
+
+    code, status = "storage_full", 507
 
 
 def _tree(root: type[ServiceError]) -> dict[str, type[ServiceError]]:

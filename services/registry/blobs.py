@@ -1,19 +1,27 @@
 """Content-addressed files: ``<data>/blobs/sha256-<64 hex>``, as Ollama lays them out.
 
-A blob appears under its name only when it is complete, verified and safe on the disk.
+A blob appears under its name only when it is complete, verified and safe on the disk. What is not complete yet has
+``-partial`` in its name.
 """
 
 import asyncio
+import errno
 import hashlib
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from libs.common.errors import InvalidRequest, StorageFull
+
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+BATCH_BYTES = 1 << 20
+"""What arrives is gathered to about this much, so that going to a thread with it is worth it."""
 
 
 @dataclass(frozen=True)
@@ -31,18 +39,30 @@ def normalised(digest: str) -> str | None:
 
 
 class BlobStore:
-    """All methods that touch bytes run in a thread and may raise ``OSError``."""
+    """What touches bytes runs in a thread. It may raise ``StorageFull`` and ``OSError``.
+
+    Digests must be normalised: nothing else becomes a path.
+    """
 
     def __init__(self, data_dir: Path) -> None:
         self._directory = (data_dir / "blobs").absolute()
 
     def path(self, digest: str) -> Path:
-        """Where the blob is or would be. ``digest`` must be normalised: nothing else becomes a path."""
+        """Where the blob is or would be."""
         assert DIGEST.fullmatch(digest)
         return self._directory / digest.replace(":", "-")
 
+    def partial_path(self, digest: str, part: int | None = None) -> Path:
+        """For a download that can be resumed, and for what is known of its parts. Its directory is there."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        return self.path(digest).with_name(f"{self.path(digest).name}-partial{'' if part is None else f'-{part}'}")
+
     async def find(self, digest: str) -> Blob | None:
         return await asyncio.to_thread(self._find, digest)
+
+    async def renew(self, digest: str) -> Blob | None:
+        """As ``find``, for somebody who is about to use it: a blob without a model is kept for a while from now."""
+        return await asyncio.to_thread(self._renew, digest)
 
     async def add_file(self, source: Path) -> Blob:
         """A hard link where the disk allows it, a copy otherwise."""
@@ -51,15 +71,44 @@ class BlobStore:
     async def add_bytes(self, content: bytes) -> Blob:
         return await asyncio.to_thread(self._add, lambda target: target.write_bytes(content))
 
+    async def receive(self, digest: str, chunks: AsyncIterator[bytes]) -> Blob:
+        """Store what arrives, in flat memory; hashed on its way. Of what ends early nothing stays.
+
+        Raises ``InvalidRequest`` if the bytes are not those of the digest, and what ``chunks`` raises.
+        """
+        partial = self._new_partial()
+        try:
+            actual = await _write_and_hash(partial, chunks)
+            _check(actual, digest)
+            return await asyncio.to_thread(self._keep, partial, digest)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    async def adopt(self, path: Path, digest: str) -> Blob:
+        """Move a finished file of the same disk in its place. It is gone afterwards, good or bad.
+
+        Raises ``InvalidRequest`` if the bytes are not those of the digest.
+        """
+        return await asyncio.to_thread(self._adopt, path, digest)
+
     async def holds(self, digest: str, source: Path) -> bool:
         """Whether this blob is there and is what ``source`` is. Quick for hard links, else as quick as hashing."""
         return await asyncio.to_thread(self._holds, digest, source)
+
+    async def remove(self, digest: str) -> None:
+        """Nothing happens if it is not there."""
+        await asyncio.to_thread(self.path(digest).unlink, missing_ok=True)
 
     def _find(self, digest: str) -> Blob | None:
         try:
             return Blob(digest, self.path(digest).stat().st_size)
         except FileNotFoundError:
             return None
+
+    def _renew(self, digest: str) -> Blob | None:
+        with suppress(FileNotFoundError):
+            os.utime(self.path(digest))
+        return self._find(digest)
 
     def _holds(self, digest: str, source: Path) -> bool:
         blob = self.path(digest)
@@ -68,18 +117,57 @@ class BlobStore:
         return blob.samefile(source) or _sha256(source) == digest
 
     def _add(self, write: Callable[[Path], object]) -> Blob:
-        self._directory.mkdir(parents=True, exist_ok=True)
-        partial = self._directory / f".{secrets.token_hex(8)}-partial"
+        partial = self._new_partial()
         try:
-            write(partial)
-            sync(partial)
-            blob = Blob(_sha256(partial), partial.stat().st_size)
-            partial.replace(self.path(blob.digest))
+            with full_disks_explained():
+                write(partial)
+            return self._keep(partial, _sha256(partial))
         finally:
             # Renaming a link onto another link to the same file does nothing and leaves both.
             partial.unlink(missing_ok=True)
-        sync(self._directory)
+
+    def _adopt(self, path: Path, digest: str) -> Blob:
+        try:
+            _check(_sha256(path), digest)
+            return self._keep(path, digest)
+        finally:
+            path.unlink(missing_ok=True)
+
+    def _keep(self, verified: Path, digest: str) -> Blob:
+        blob = Blob(digest, verified.stat().st_size)
+        with full_disks_explained():
+            self._directory.mkdir(parents=True, exist_ok=True)
+            sync(verified)
+            verified.replace(self.path(digest))
+            sync(self._directory)
         return blob
+
+    def _new_partial(self) -> Path:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        return self._directory / f".{secrets.token_hex(8)}-partial"
+
+
+async def gather(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same bytes in pieces of ``BATCH_BYTES`` or a little more."""
+    batch = bytearray()
+    async for chunk in chunks:
+        batch += chunk
+        if len(batch) >= BATCH_BYTES:
+            yield bytes(batch)
+            batch.clear()
+    if batch:
+        yield bytes(batch)
+
+
+@contextmanager
+def full_disks_explained() -> Iterator[None]:
+    """Raises ``StorageFull`` where the disk or a quota is full."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise StorageFull from error
+        raise
 
 
 def sync(path: Path) -> None:
@@ -89,6 +177,25 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+async def _write_and_hash(path: Path, chunks: AsyncIterator[bytes]) -> str:
+    sha256 = hashlib.sha256()
+    # Nothing is written here but in threads; closing waits for a write that is still running.
+    with full_disks_explained(), path.open("xb") as file:
+
+        def write(batch: bytes) -> None:
+            file.write(batch)
+            sha256.update(batch)
+
+        async for batch in gather(chunks):
+            await asyncio.to_thread(write, batch)
+    return f"sha256:{sha256.hexdigest()}"
+
+
+def _check(actual: str, expected: str) -> None:
+    if actual != expected:
+        raise InvalidRequest(f'digest mismatch, expected "{expected}", got "{actual}"')
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

@@ -1,10 +1,14 @@
+import asyncio
+import errno
 import hashlib
 import os
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from services.registry.blobs import BlobStore, normalised
+from libs.common.errors import InvalidRequest, RequestCancelled, StorageFull
+from services.registry.blobs import Blob, BlobStore, normalised
 
 CONTENT = b"some weights"
 DIGEST = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
@@ -77,3 +81,86 @@ def test_not_a_digest(text: str) -> None:
 @pytest.mark.parametrize("text", [DIGEST, DIGEST.replace(":", "-"), DIGEST.replace(":", "-").upper()])
 def test_a_digest_as_clients_write_it(text: str) -> None:
     assert normalised(text) == DIGEST
+
+
+async def arriving(*chunks: bytes) -> AsyncIterator[bytes]:
+    for chunk in chunks:
+        yield chunk
+
+
+def everything_in(store: BlobStore) -> list[str]:
+    return sorted(path.name for path in store.path(DIGEST).parent.iterdir())
+
+
+async def test_receive(store: BlobStore) -> None:
+    assert await store.receive(DIGEST, arriving(CONTENT[:3], b"", CONTENT[3:])) == Blob(DIGEST, len(CONTENT))
+    assert store.path(DIGEST).read_bytes() == CONTENT
+    assert everything_in(store) == [store.path(DIGEST).name]
+
+
+async def test_receive_more_than_one_batch(store: BlobStore) -> None:
+    chunks = [bytes([number]) * 700_000 for number in range(5)]
+    digest = f"sha256:{hashlib.sha256(b''.join(chunks)).hexdigest()}"
+    await store.receive(digest, arriving(*chunks))
+    assert store.path(digest).read_bytes() == b"".join(chunks)
+
+
+async def test_receive_other_bytes_than_announced(store: BlobStore) -> None:
+    with pytest.raises(InvalidRequest, match=f'digest mismatch, expected "{DIGEST}", got "sha256:'):
+        await store.receive(DIGEST, arriving(CONTENT, b"!"))
+    assert everything_in(store) == []
+
+
+async def test_a_client_that_goes_away_leaves_nothing_behind(store: BlobStore) -> None:
+    async def broken() -> AsyncIterator[bytes]:
+        yield CONTENT[:5]
+        raise RequestCancelled
+
+    with pytest.raises(RequestCancelled):
+        await store.receive(DIGEST, broken())
+    assert everything_in(store) == []
+
+
+async def test_two_may_send_the_same_at_once(store: BlobStore) -> None:
+    await asyncio.gather(*(store.receive(DIGEST, arriving(CONTENT)) for _ in range(3)))
+    assert everything_in(store) == [store.path(DIGEST).name]
+
+
+async def test_a_full_disk_says_so(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("services.registry.blobs.sync", full)
+    with pytest.raises(StorageFull):
+        await store.receive(DIGEST, arriving(CONTENT))
+    assert everything_in(store) == []
+
+
+async def test_adopt(store: BlobStore) -> None:
+    partial = store.partial_path(DIGEST)
+    partial.write_bytes(CONTENT)
+    assert await store.adopt(partial, DIGEST) == Blob(DIGEST, len(CONTENT))
+    assert everything_in(store) == [store.path(DIGEST).name]
+
+
+async def test_what_is_wrong_is_not_adopted(store: BlobStore) -> None:
+    partial = store.partial_path(DIGEST, 3)
+    partial.write_bytes(b"else")
+    with pytest.raises(InvalidRequest, match="digest mismatch"):
+        await store.adopt(partial, DIGEST)
+    assert everything_in(store) == []
+
+
+async def test_remove(store: BlobStore) -> None:
+    await store.add_bytes(CONTENT)
+    for _ in range(2):
+        await store.remove(DIGEST)
+        assert await store.find(DIGEST) is None
+
+
+async def test_renewing_makes_it_young_again(store: BlobStore) -> None:
+    assert await store.renew(DIGEST) is None
+    blob = await store.add_bytes(CONTENT)
+    os.utime(store.path(DIGEST), (0, 0))
+    assert await store.renew(DIGEST) == blob
+    assert store.path(DIGEST).stat().st_mtime > 0
