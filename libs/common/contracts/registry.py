@@ -1,6 +1,6 @@
 """What the registry answers and announces."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -65,12 +65,51 @@ class Failure(Value):
     message: str
 
 
+class BlobPeer(Value):
+    """A worker that has the blob, and what it wants to be shown for it during the next minutes."""
+
+    url: str
+    token: str = Field(repr=False)
+
+
 class BlobLocation(Value):
     """Where a blob's bytes are: a range-request URL and, for a process on the same disk, its path."""
 
     url: str
     path: str
     size: int
+    peers: tuple[BlobPeer, ...] = Field((), description="workers to ask first")
+
+
+class CachedBlob(Value):
+    """A blob on a node's disk, whole or on its way. Sizes in bytes, times in seconds since the epoch."""
+
+    digest: str
+    size: int
+    completed: int
+    verified_at: float | None = Field(None, description="None: it is not whole")
+    damaged_at: float | None = Field(None, description="when it was last found damaged")
+    error: str = Field("", description="why it could not be fetched")
+
+
+class CachePlan(Value):
+    """What a node should fetch and what it may delete: digests."""
+
+    fetch: tuple[str, ...] = ()
+    drop: tuple[str, ...] = ()
+
+
+class Replica(Value):
+    """A model on a node's disk."""
+
+    node: str
+    state: Literal["syncing", "ready", "failed", "deleted"]
+    size: int
+    completed: int
+    health: float = Field(description="from 0 to 1: how its last verifications went")
+    verified_at: float | None
+    heard_at: float | None = Field(description="when the node last reported")
+    error: str = ""
 
 
 class ResolveModel(Query[ModelRef]):
@@ -92,6 +131,33 @@ class LocateBlob(Query[BlobLocation]):
     """``NotFound`` if the registry has no such blob."""
 
     digest: str
+    node: str = Field("", description="who asks: it is not told of itself")
+
+
+class ReportCache(Query[CachePlan]):
+    """All that a node has. Its workers ask when something changed, and now and then."""
+
+    node: str
+    worker_id: str
+    peer_url: str = Field(description="where this worker serves its blobs")
+    peer_key: str = Field(repr=False, description="tokens for this worker are signed with it")
+    blobs: tuple[CachedBlob, ...]
+
+
+class ReplicateModel(Query[tuple[Replica, ...]]):
+    """See that the model is on ``count`` nodes. ``model``: its name or digest.
+
+    ``ModelNotFound``; ``InvalidRequest`` if there are not so many nodes, or if the model has no files.
+    """
+
+    model: str
+    count: int
+
+
+class ListReplicas(Query[tuple[Replica, ...]]):
+    """``ModelNotFound``. ``model``: its name or digest, also of a deleted one."""
+
+    model: str
 
 
 class CopyModel(Query[None]):
@@ -164,3 +230,9 @@ class ModelChanged(Event):
     """The name points to something else now, or to nothing."""
 
     name: str
+
+
+class ReplicasRequested(Event):
+    """These nodes have something to fetch: their workers report at once, to be told what."""
+
+    nodes: tuple[str, ...]
