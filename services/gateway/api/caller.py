@@ -45,8 +45,10 @@ async def admit_caller(ctx: Context, headers: Mapping[str, str]) -> Identity:
     """As ``require_caller``, but lets callers without credentials in where the settings allow it.
 
     SDKs insist on some key, so a foreign one counts as none; a key or token of ours must be a good one.
+    On loopback they may manage models, as Ollama lets everybody who reaches it.
     """
     given = credential(headers)
     if ctx.settings.admits_anonymous and (given is None or not is_ours(given)):
-        return Identity(organization_id=ctx.settings.anonymous_organization, user_id=ANONYMOUS)
+        role = "operator" if ctx.settings.on_loopback else "user"
+        return Identity(organization_id=ctx.settings.anonymous_organization, user_id=ANONYMOUS, role=role)
     return await require_caller(ctx, headers)

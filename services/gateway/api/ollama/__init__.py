@@ -5,13 +5,14 @@ from typing import Any
 
 from starlette.routing import Route
 
-from services.gateway.api.door import Door, Handler
+from services.gateway.api.door import Body, Door, Handler
 from services.gateway.api.ollama.about import home, status, version
 from services.gateway.api.ollama.chat import chat
 from services.gateway.api.ollama.embed import embed, embeddings
 from services.gateway.api.ollama.generate import generate
 from services.gateway.api.ollama.models import ps, show, tags
 from services.gateway.api.ollama.wire import render_error
+from services.gateway.permissions import Permission
 
 
 def _get(path: str, endpoint: Callable[..., Any], *, head: bool) -> Route:
@@ -21,11 +22,11 @@ def _get(path: str, endpoint: Callable[..., Any], *, head: bool) -> Route:
 
 
 def _reading(handler: Handler) -> Door:
-    return Door(handler, render_error, takes_body=False)
+    return Door(handler, render_error, Permission.MODEL_READ, Body.NONE)
 
 
-def _post(path: str, handler: Handler) -> Route:
-    return Route(path, Door(handler, render_error, takes_body=True), methods=["POST"])
+def _post(path: str, handler: Handler, permission: Permission = Permission.INFERENCE_RUN) -> Route:
+    return Route(path, Door(handler, render_error, permission, Body.JSON), methods=["POST"])
 
 
 routes = [
@@ -33,7 +34,7 @@ routes = [
     _post("/api/generate", generate),
     _post("/api/embed", embed),
     _post("/api/embeddings", embeddings),
-    _post("/api/show", show),
+    _post("/api/show", show, Permission.MODEL_READ),
     _get("/api/tags", _reading(tags), head=True),
     _get("/api/ps", _reading(ps), head=False),
     _get("/", home, head=True),
