@@ -125,7 +125,7 @@ async def test_anonymous_callers_and_foreign_keys() -> None:
         for headers in ({}, {"Authorization": "Bearer ollama"}, {"x-api-key": "sk-123"}):
             async with gateway.client(**headers) as http:
                 assert (await http.post("/api/chat", json={"model": "m", "messages": []})).status_code == 200
-            assert gateway.started[-1][0] == Identity(organization_id="default", user_id="anonymous")
+            assert gateway.started[-1][0] == Identity(organization_id="default", user_id="anonymous", role="operator")
 
 
 @pytest.mark.parametrize("headers", [{"Authorization": "Bearer eyJ.bad.token"}, {"Authorization": "Basic ???"}])
