@@ -1,14 +1,19 @@
 """What a model name means: answered from memory, by asking the registry the first time."""
 
+import json
+
 from libs.common.bus.base import Bus
 from libs.common.contracts.inference import ModelRef
 from libs.common.contracts.registry import ResolveModel
-from libs.common.errors import InvalidModelName
+from libs.common.errors import Forbidden, InvalidModelName, InvalidRequest
 from libs.common.tasks import Tasks
 from services.gateway.answer_cache import AnswerCache
 
 LONGEST_NAME = 640
 """No valid name is longer; what is, does not get to the registry or into the cache."""
+
+REMOTE_INFERENCE = "remote model is unavailable"
+REMOTE_DETAILS = "remote model details are unavailable"
 
 _DEFAULT_PREFIXES = ("registry.ollama.ai/", "library/")
 
@@ -22,15 +27,43 @@ def display_name(name: str) -> str:
     return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
 
 
+def local_name(name: str, unavailable: str = REMOTE_INFERENCE) -> str:
+    """The name without its source, as every route must read it: ``m:7b:local`` is ``m:7b``.
+
+    Raises ``Forbidden`` for a model of Ollama's cloud (``:cloud``, ``-cloud``), which there is none of here;
+    ``unavailable`` says what for. ``InvalidRequest`` if it names both sources.
+    """
+    base, source = _split_source(name.strip())
+    if source and _split_source(base)[1]:
+        quoted = json.dumps(name.strip(), ensure_ascii=False)
+        raise InvalidRequest(f"use either :local or :cloud, not both: {quoted}")
+    if source == "cloud":
+        raise Forbidden(f"ollama cloud is disabled: {unavailable}")
+    return base
+
+
+def _split_source(name: str) -> tuple[str, str]:
+    """(the rest, "local" or "cloud" or nothing)"""
+    rest, colon, tag = name.rpartition(":")
+    source = tag.strip().lower()
+    if colon and source in ("local", "cloud"):
+        return rest, source
+    if colon and "/" not in source and source.endswith("-cloud"):
+        return f"{rest}:{tag.strip()[: -len('-cloud')]}", "cloud"
+    return name, ""
+
+
 class Models:
     def __init__(self, bus: Bus, tasks: Tasks) -> None:
         self._bus = bus
         self._answers: AnswerCache[ModelRef] = AnswerCache(tasks, size=2000)
 
     async def resolve(self, name: str) -> ModelRef:
-        """Raises ``ModelNotFound``, ``InvalidModelName``; ``Unavailable`` if the registry is away and the name new."""
+        """What ``local_name`` raises; ``ModelNotFound``, ``InvalidModelName``; ``Unavailable`` if the registry is
+        away and the name new."""
         if len(name) > LONGEST_NAME:
             raise InvalidModelName
+        name = local_name(name)
         return await self._answers.get(_key(name), lambda: self._bus.ask(ResolveModel(name=name)))
 
     def forget(self, name: str) -> None:

@@ -1,7 +1,7 @@
 import pytest
 
-from libs.common.errors import InvalidModelName
-from services.gateway.models import display_name
+from libs.common.errors import Forbidden, InvalidModelName, InvalidRequest
+from services.gateway.models import REMOTE_DETAILS, display_name, local_name
 from tests.fixtures.gateway import a_gateway
 
 
@@ -37,3 +37,39 @@ async def test_a_name_of_any_length_does_not_reach_the_registry() -> None:
         with pytest.raises(InvalidModelName):
             await gateway.ctx.models.resolve("x" * 10_000)
         assert gateway.bus.asked.total() == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "local"),
+    [
+        ("m", "m"),
+        (" m:7b ", "m:7b"),
+        ("m:local", "m"),
+        ("m:7b:LOCAL", "m:7b"),
+        ("host:5000/ns/m-cloud", "host:5000/ns/m-cloud"),
+        ("localhost:cloudy", "localhost:cloudy"),
+        ("cloud", "cloud"),
+    ],
+)
+def test_a_local_name(name: str, local: str) -> None:
+    assert local_name(name) == local
+
+
+@pytest.mark.parametrize("name", ["m:cloud", "m:7b-cloud", "ns/m:7B-Cloud ", "m: cloud"])
+def test_cloud_names_are_refused(name: str) -> None:
+    with pytest.raises(Forbidden, match="^ollama cloud is disabled: remote model is unavailable$"):
+        local_name(name)
+    with pytest.raises(Forbidden, match="remote model details are unavailable$"):
+        local_name(name, REMOTE_DETAILS)
+
+
+@pytest.mark.parametrize("name", ["m:local:cloud", "m:7b-cloud:local", "m:cloud:cloud"])
+def test_one_source_is_enough(name: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        local_name(name)
+    assert refused.value.message == f'use either :local or :cloud, not both: "{name}"'
+
+
+async def test_a_local_source_does_not_matter_to_the_registry() -> None:
+    async with a_gateway() as gateway:
+        assert (await gateway.ctx.models.resolve("m:local")).name == "m:latest"
