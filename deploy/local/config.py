@@ -23,6 +23,7 @@ DEFAULT_PORTS = {
     "REGISTRY_OPS_PORT": 11442,
     "SCHEDULER_OPS_PORT": 11443,
     "WORKER_OPS_PORT": 11444,  # of the first worker; the others follow it
+    "WORKER_PEER_PORT": 14001,  # likewise
     "POSTGRES_PORT": 15432,
     "REDIS_PORT": 16379,
     "RABBITMQ_PORT": 15673,

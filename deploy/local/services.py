@@ -60,11 +60,14 @@ def _program(config: Config, service: str, env: Mapping[str, str], *, number: in
 
 
 def _worker(config: Config, shared: Mapping[str, str], number: int) -> Program:
+    peer_port = config.port("WORKER_PEER_PORT") + number - 1
     env = {
         "WORKER_CACHE_DIR": config.env.get("WORKER_CACHE_DIR") or str(config.run_dir / "cache"),
         "WORKER_BLOB_TOKEN": config.secrets["BLOB_TOKEN"],
+        "WORKER_PEER_PORT": str(peer_port),
     }
-    return _program(config, "worker", {**shared, **env}, number=number)
+    worker = _program(config, "worker", {**shared, **env}, number=number)
+    return replace(worker, ports={**worker.ports, "WORKER_PEER_PORT": peer_port})
 
 
 def _passed_on(config: Config, *prefixes: str) -> dict[str, str]:
@@ -93,6 +96,8 @@ def _gateway(config: Config) -> dict[str, str]:
         "GATEWAY_HOST": gateway_host(config),
         "GATEWAY_PORT": str(config.port("GATEWAY_PORT")),
         "GATEWAY_ANONYMOUS": str(admits_anonymous(config)).lower(),
+        "GATEWAY_REGISTRY_URL": f"http://127.0.0.1:{config.port('REGISTRY_OPS_PORT')}",
+        "GATEWAY_BLOB_TOKEN": config.secrets["BLOB_TOKEN"],
     }
 
 

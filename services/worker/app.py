@@ -2,8 +2,10 @@
 
 import asyncio
 
+from starlette.types import ASGIApp
+
 from libs.common.lifecycle import Service
-from services.worker import heartbeat
+from services.worker import heartbeat, peers
 from services.worker.context import Context, open_context
 from services.worker.handlers import handlers
 from services.worker.settings import Settings
@@ -15,6 +17,29 @@ async def write_token_log(ctx: Context) -> None:
 
 async def expire_models(ctx: Context) -> None:
     await ctx.models.keep_expiring()
+
+
+async def report_cache(ctx: Context) -> None:
+    await ctx.replicas.keep_reporting()
+
+
+async def fetch_replicas(ctx: Context) -> None:
+    await ctx.replicas.keep_fetching()
+
+
+async def scrub_blobs(ctx: Context) -> None:
+    await ctx.replicas.keep_scrubbing(ctx.settings.scrub_seconds, ctx.settings.scrub_bytes_per_second)
+
+
+def peer_door(ctx: Context) -> tuple[ASGIApp, str, int]:
+    settings = ctx.settings
+    app = peers.create_app(
+        ctx.blobs,
+        ctx.reporter.peer_key,
+        transfers=settings.peer_transfers,
+        bytes_per_second=settings.peer_bytes_per_second,
+    )
+    return app, settings.peer_host, settings.peer_port
 
 
 async def drain(ctx: Context, seconds: float) -> None:
@@ -33,7 +58,8 @@ service = Service(
     settings=Settings,
     open_context=open_context,
     handlers=handlers,
-    background=(write_token_log, expire_models, heartbeat.beat),
+    public_app=peer_door,
+    background=(write_token_log, expire_models, heartbeat.beat, report_cache, fetch_replicas, scrub_blobs),
     drain=drain,
     uses_redis=True,
 )

@@ -13,10 +13,12 @@ from libs.common.bus.base import Bus
 from libs.common.lifecycle import Runtime
 from libs.common.token_log.store import TokenLogStore
 from libs.common.token_log.writer import LogWriter
-from services.worker.blobs import BlobCache
+from services.worker.blobs.cache import BlobCache
+from services.worker.context_policy import ContextPolicy
 from services.worker.engines import EngineConfig, Engines
 from services.worker.engines.base import Upstream
 from services.worker.loaded_models import Limits, LoadedModels
+from services.worker.replicas import Replicas, Reporter
 from services.worker.settings import Settings
 
 
@@ -40,6 +42,9 @@ class Context:
     log_writer: LogWriter
     engines: Engines
     models: LoadedModels
+    blobs: BlobCache
+    reporter: Reporter
+    replicas: Replicas
     changed: asyncio.Event
     """Set when the next heartbeat should not wait."""
 
@@ -56,10 +61,10 @@ async def open_context(settings: Settings, runtime: Runtime) -> AsyncIterator[Co
     assert runtime.redis_settings is not None
     changed = asyncio.Event()
     engines = Engines(_engine_config(settings))
-    headers = {"Authorization": f"Bearer {settings.blob_token.get_secret_value()}"}
+    reporter = Reporter(settings.node, runtime.instance, settings.peers_url)
     async with (
-        httpx.AsyncClient(headers=headers, timeout=httpx.Timeout(30, connect=5), trust_env=False) as http,
-        aclosing(BlobCache(settings.cache_dir, runtime.bus, http)) as blobs,
+        httpx.AsyncClient(timeout=httpx.Timeout(30, connect=5), trust_env=False) as http,
+        aclosing(_blob_cache(settings, runtime.bus, http)) as blobs,
         aclosing(LoadedModels(engines, blobs, _limits(settings), changed.set)) as models,
     ):
         yield Context(
@@ -70,8 +75,22 @@ async def open_context(settings: Settings, runtime: Runtime) -> AsyncIterator[Co
             log_writer=LogWriter(TokenLogStore(runtime.redis, runtime.redis_settings)),
             engines=engines,
             models=models,
+            blobs=blobs,
+            reporter=reporter,
+            replicas=Replicas(reporter, blobs, runtime.bus, models.blobs_in_use),
             changed=changed,
         )
+
+
+def _blob_cache(settings: Settings, bus: Bus, http: httpx.AsyncClient) -> BlobCache:
+    return BlobCache(
+        settings.cache_dir,
+        settings.node,
+        bus,
+        http,
+        settings.blob_token.get_secret_value(),
+        link=settings.link_blobs,
+    )
 
 
 def _engine_config(settings: Settings) -> EngineConfig:
@@ -86,7 +105,8 @@ def _limits(settings: Settings) -> Limits:
     return Limits(
         max_loaded=settings.max_loaded_models,
         slots_per_model=settings.slots_per_model,
-        context_length=settings.context_length,
-        max_context_length=settings.max_context_length,
+        context=ContextPolicy(
+            default=settings.context_length, largest=max(settings.context_length, settings.max_context_length)
+        ),
         keep_alive_seconds=settings.keep_alive_seconds,
     )

@@ -2,6 +2,7 @@
 
 from libs.common.bus.base import Ack, Delivery, Handlers
 from libs.common.contracts.gateway import InferenceCancelled, ModelUnloadRequested
+from libs.common.contracts.registry import ModelChanged, ReplicasRequested
 from libs.common.contracts.worker import RunInference
 from services.worker import inference
 from services.worker.context import Context
@@ -25,3 +26,14 @@ async def inference_cancelled(event: InferenceCancelled, ctx: Context) -> None:
 @handlers.on(ModelUnloadRequested, every_replica=True)
 async def unload(event: ModelUnloadRequested, ctx: Context) -> None:
     await ctx.models.unload(event.runner)
+
+
+@handlers.on(ModelChanged, every_replica=True)
+async def model_changed(_event: ModelChanged, ctx: Context) -> None:
+    ctx.blobs.changed.set()  # it may be a blob less that we need
+
+
+@handlers.on(ReplicasRequested, every_replica=True)
+async def replicas_requested(event: ReplicasRequested, ctx: Context) -> None:
+    if ctx.settings.node in event.nodes:
+        ctx.blobs.changed.set()

@@ -27,6 +27,16 @@ class Settings(ServiceSettings):
     blob_token: SecretStr = Field(
         SecretStr(""), description="opens the registry's blobs; the same as REGISTRY_BLOB_TOKEN"
     )
+    link_blobs: bool = Field(
+        True, description="share the file of a registry on the same disk; false: a copy of its own, independent of it"
+    )
+    peer_host: str = Field("127.0.0.1", description="address on which other workers fetch blobs from this one")
+    peer_port: int = Field(14001, ge=1, le=65535, description="port on which other workers fetch blobs from this one")
+    peer_url: str = Field("", description="where other workers reach it; empty: from peer_host and peer_port")
+    peer_transfers: int = Field(8, ge=1, le=256, description="chunks of 4 MiB sent to other workers at once")
+    peer_bytes_per_second: int = Field(0, ge=0, description="bound on what is sent to other workers; 0: none")
+    scrub_seconds: float = Field(86400.0, gt=0, description="a blob on the disk is verified again after this long")
+    scrub_bytes_per_second: int = Field(20_000_000, ge=1_000_000, description="how fast blobs are verified again")
     slots: int = Field(16, ge=1, le=4096, description="requests run at once, over all models")
     slots_per_model: int = Field(4, ge=1, le=1024, description="requests run at once by one loaded model")
     max_loaded_models: int = Field(3, ge=1, le=1000, description="models in memory at once")
@@ -37,3 +47,8 @@ class Settings(ServiceSettings):
     threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, description="CPU threads of one model")
     echo: bool = Field(False, description="serve the echo engine (models echo*), for tests and benchmarks")
     upstreams: tuple[UpstreamSettings, ...] = Field((), description="JSON list of OpenAI-compatible servers")
+
+    @property
+    def peers_url(self) -> str:
+        reachable = socket.gethostname() if self.peer_host in ("0.0.0.0", "::") else self.peer_host
+        return (self.peer_url or f"http://{reachable}:{self.peer_port}").rstrip("/")

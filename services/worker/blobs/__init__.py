@@ -1,0 +1,1 @@
+"""The worker's verified cache of blobs, which it shares with its peers."""
