@@ -1,21 +1,20 @@
 """Which models there are: import, resolve, list and describe them."""
 
-import json
 from pathlib import Path
 
 import structlog
 
 from libs.common.contracts.inference import ModelRef
 from libs.common.contracts.registry import BlobLocation, ModelChanged, ModelDescription, ModelSummary
-from libs.common.errors import InvalidRequest, ModelNotFound, NotFound, ServiceError
-from services.registry import blobs, gguf_info, manifests, names
+from libs.common.errors import InvalidModelName, InvalidRequest, ModelNotFound, NotFound, ServiceError
+from services.registry import blobs, described, gguf_info, layers, manifests, names, prune
 from services.registry.blobs import Blob
 from services.registry.context import Context
-from services.registry.gguf_info import GgufInfo
-from services.registry.manifests import MODEL_TYPE, Layer
+from services.registry.manifests import Layer, Manifest
 from services.registry.names import ModelName
+from services.registry.store import blobs as blob_store
 from services.registry.store import models as store
-from services.registry.store.models import StoredModel
+from services.registry.store.models import Content, StoredModel
 
 log = structlog.get_logger(__name__)
 
@@ -38,16 +37,73 @@ async def import_gguf(ctx: Context, name: str, path: Path) -> bool:
     parsed = names.parse(name)
     info = await gguf_info.read(path)
     weights = await ctx.blobs.add_file(path)
-    config = await ctx.blobs.add_bytes(_config(info, weights))
-    manifest = manifests.build(config, (Layer(MODEL_TYPE, weights),))
+    config = await ctx.blobs.add_bytes(layers.config(info.details, [weights], {}))
+    manifest = manifests.build(config, (Layer(layers.MODEL_TYPE, weights),))
+    return await install(ctx, parsed, manifest.text.encode())
+
+
+async def install(ctx: Context, name: ModelName, manifest: bytes) -> bool:
+    """Make ``name`` point to this manifest, whose blobs are all there; False if it does already.
+
+    Raises ``InvalidRequest`` for what is not a manifest of a model that can run, and for missing blobs.
+    """
+    return await save(ctx, name, await _understood(ctx, manifests.parse(manifest)))
+
+
+async def save(ctx: Context, name: ModelName, content: Content) -> bool:
+    """As ``install``, for a manifest that is understood already. Raises ``InvalidRequest`` for missing blobs."""
     async with ctx.db.transaction() as tx:
-        await store.lock_name(tx, parsed)
-        spelled = await store.spelling(tx, parsed)
-        await manifests.write(ctx.settings.data_dir, spelled, manifest)
-        changed = await store.save_model(tx, spelled, manifest, weights.digest, info)
+        await blob_store.lock_while_referring(tx)
+        await _check_blobs(ctx, content.manifest)
+        await store.lock_name(tx, name)
+        spelled = await store.spelling(tx, name)
+        await manifests.write(ctx.settings.data_dir, spelled, content.manifest)
+        changed = await store.save_model(tx, spelled, content)
     if changed:
         await ctx.bus.publish(ModelChanged(name=spelled.display))
     return changed
+
+
+async def copy(ctx: Context, source: str, destination: str) -> None:
+    """The layers are shared. Raises ``ModelNotFound`` and ``InvalidModelName``."""
+    parsed = {}
+    for role, text in (("source", source), ("destination", destination)):
+        try:
+            parsed[role] = names.parse(text)
+        except InvalidModelName:
+            raise InvalidModelName(f'{role} "{text}" is invalid') from None
+    async with ctx.db.transaction() as tx:
+        content = await store.find_content(tx, parsed["source"])
+    if content is None:
+        raise ModelNotFound(f'model "{source}" not found')
+    await save(ctx, parsed["destination"], content)
+
+
+async def delete(ctx: Context, name: str) -> None:
+    """And its versions, and the layers that nobody else needs. Raises ``ModelNotFound`` and ``InvalidModelName``."""
+    try:
+        parsed = names.parse(name)
+    except InvalidModelName:
+        raise InvalidModelName(f'name "{name}" is invalid') from None
+    async with ctx.db.transaction() as tx:
+        await blob_store.lock_while_removing(tx)
+        await store.lock_name(tx, parsed)
+        model = await store.find_model(tx, parsed)
+        had = await store.delete_model(tx, parsed)
+        if model is None or had is None:
+            raise _not_found(name)
+        await manifests.remove(ctx.settings.data_dir, model.name)
+    await prune.remove_unneeded(ctx, had)
+    await ctx.bus.publish(ModelChanged(name=model.name.display))
+
+
+async def find_manifest(ctx: Context, name: str) -> Manifest:
+    """Of a model that is stored here. Raises ``ModelNotFound`` and ``InvalidModelName``."""
+    async with ctx.db.transaction() as tx:
+        content = await store.find_content(tx, names.parse(name))
+    if content is None:
+        raise _not_found(name)
+    return content.manifest
 
 
 async def resolve(ctx: Context, name: str) -> ModelRef:
@@ -55,7 +111,7 @@ async def resolve(ctx: Context, name: str) -> ModelRef:
     parsed = names.parse(name)
     model = await _find(ctx, parsed)
     if model is not None:
-        return _reference(model)
+        return described.reference(model)
     await ctx.virtual_models.wait_for_first_round()
     virtual = ctx.virtual_models.resolve(parsed)
     if virtual is None:
@@ -68,7 +124,7 @@ async def list_models(ctx: Context) -> tuple[ModelSummary, ...]:
     async with ctx.db.transaction() as tx:
         stored = await store.list_models(tx)
     found = {summary.name.lower(): summary for summary in ctx.virtual_models.summaries()}
-    found |= {model.name.display.lower(): _summary(model) for model in stored}
+    found |= {model.name.display.lower(): described.summary(model) for model in stored}
     return tuple(sorted(found.values(), key=lambda summary: summary.modified_at, reverse=True))
 
 
@@ -82,19 +138,11 @@ async def describe(ctx: Context, name: str, *, verbose: bool) -> ModelDescriptio
         if virtual is None:
             raise _not_found(name)
         return virtual
-    facts = model.facts
-    weights = ctx.blobs.path(model.weights)
-    info, tensors = await gguf_info.read_in_full(weights) if verbose else (facts.model_info, ())
-    return ModelDescription(
-        name=model.name.display,
-        modified_at=model.modified_at.timestamp(),
-        details=facts.details,
-        model_info=info,
-        capabilities=facts.capabilities,
-        template=facts.template,
-        weights=model.weights,
-        tensors=tensors,
+    info, tensors = (
+        await gguf_info.read_in_full(ctx.blobs.path(model.weights)) if verbose else (model.facts.model_info, ())
     )
+    license_text = await layers.read_license(ctx.blobs, await find_manifest(ctx, name))
+    return described.description(model, license_text, info, tensors)
 
 
 async def locate(ctx: Context, digest: str) -> BlobLocation:
@@ -115,6 +163,22 @@ async def find_blob(ctx: Context, digest: str) -> Blob:
     return blob
 
 
+async def _understood(ctx: Context, manifest: Manifest) -> Content:
+    await _check_blobs(ctx, manifest)
+    weights = layers.weights_of(manifest).blob.digest
+    async with ctx.db.transaction() as tx:
+        facts = await store.find_facts(tx, weights)
+    facts = facts or await gguf_info.read(ctx.blobs.path(weights))
+    return Content(manifest, weights, facts, await layers.read(ctx.blobs, manifest, facts))
+
+
+async def _check_blobs(ctx: Context, manifest: Manifest) -> None:
+    """Raises ``InvalidRequest`` unless all are there. Their ages begin anew, so that nobody prunes them meanwhile."""
+    for layer in manifest.layers:
+        if await ctx.blobs.renew(layer.blob.digest) != layer.blob:
+            raise InvalidRequest(f"blob {layer.blob.digest} not found")
+
+
 async def _is_imported(ctx: Context, name: str, path: Path) -> bool:
     model = await _find(ctx, names.parse(name))
     return model is not None and await ctx.blobs.holds(model.weights, path)
@@ -127,48 +191,3 @@ async def _find(ctx: Context, name: ModelName) -> StoredModel | None:
 
 def _not_found(name_as_sent: str) -> ModelNotFound:
     return ModelNotFound(f"model '{name_as_sent}' not found")
-
-
-def _reference(model: StoredModel) -> ModelRef:
-    """The template stays in the GGUF, where the engine finds it."""
-    facts = model.facts
-    return ModelRef(
-        name=model.name.display,
-        digest=model.digest,
-        engine="llama_cpp",
-        weights=model.weights,
-        size=model.size,
-        capabilities=facts.capabilities,
-        context_length=facts.details.context_length,
-        details=facts.details,
-    )
-
-
-def _summary(model: StoredModel) -> ModelSummary:
-    facts = model.facts
-    return ModelSummary(
-        name=model.name.display,
-        digest=model.digest,
-        size=model.size,
-        modified_at=model.modified_at.timestamp(),
-        details=facts.details,
-        capabilities=facts.capabilities,
-    )
-
-
-def _config(info: GgufInfo, weights: Blob) -> bytes:
-    """Ollama's config layer."""
-    details = info.details
-    document = {
-        "model_format": details.format,
-        "model_family": details.family,
-        "model_families": details.families,
-        "model_type": details.parameter_size,
-        "file_type": details.quantization_level,
-        "context_length": details.context_length,
-        "embedding_length": details.embedding_length,
-        "architecture": "amd64",
-        "os": "linux",
-        "rootfs": {"type": "layers", "diff_ids": [weights.digest]},
-    }
-    return json.dumps(document, separators=(",", ":")).encode()

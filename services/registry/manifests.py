@@ -8,24 +8,35 @@ import asyncio
 import hashlib
 import json
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from services.registry.blobs import Blob, sync
+from libs.common.errors import InvalidRequest
+from services.registry import blobs
+from services.registry.blobs import Blob, full_disks_explained, sync
 from services.registry.names import ModelName
 
 MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
 CONFIG_TYPE = "application/vnd.docker.container.image.v1+json"
-MODEL_TYPE = "application/vnd.ollama.image.model"
+
+LARGEST_MANIFEST_BYTES = 1 << 20
+MOST_LAYERS = 1000
+LONGEST_TEXT = 700
+"""Of a media type or a name; no name of a model is longer."""
 
 
 @dataclass(frozen=True)
 class Layer:
     media_type: str
     blob: Blob
+    source: str = ""
+    """Ollama's ``from``: the model that the layer was taken from."""
 
     def as_json(self) -> dict[str, str | int]:
-        return {"mediaType": self.media_type, "digest": self.blob.digest, "size": self.blob.size}
+        taken = {"from": self.source} if self.source else {}
+        return {"mediaType": self.media_type, "digest": self.blob.digest, "size": self.blob.size, **taken}
 
 
 @dataclass(frozen=True)
@@ -36,7 +47,14 @@ class Manifest:
     digest: str
     size: int
     layers: tuple[Layer, ...]
-    """With the config."""
+    """The config, then the layers."""
+
+    @property
+    def config(self) -> Layer:
+        return self.layers[0]
+
+    def of_type(self, media_type: str) -> tuple[Layer, ...]:
+        return tuple(layer for layer in self.layers if layer.media_type == media_type)
 
 
 def build(config: Blob, layers: tuple[Layer, ...]) -> Manifest:
@@ -48,26 +66,72 @@ def build(config: Blob, layers: tuple[Layer, ...]) -> Manifest:
         "config": config_layer.as_json(),
         "layers": [layer.as_json() for layer in layers],
     }
-    text = json.dumps(document, separators=(",", ":"))
-    everything = (config_layer, *layers)
-    return Manifest(
-        text, hashlib.sha256(text.encode()).hexdigest(), sum(layer.blob.size for layer in everything), everything
-    )
+    return _manifest(json.dumps(document, separators=(",", ":")), (config_layer, *layers))
+
+
+def parse(content: bytes) -> Manifest:
+    """Raises ``InvalidRequest`` unless this is a manifest of a size that anybody needs."""
+    if len(content) > LARGEST_MANIFEST_BYTES:
+        raise InvalidRequest("the manifest is too large")
+    try:
+        text = content.decode()
+        document = json.loads(text)
+        layers = document["layers"]
+        if len(layers) > MOST_LAYERS:
+            raise InvalidRequest("the manifest has too many layers")
+        return _manifest(text, tuple(_layer(layer) for layer in (document["config"], *layers)))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise InvalidRequest("invalid manifest") from None
+
+
+def _layer(document: dict[str, Any]) -> Layer:
+    """Raises ``ValueError`` and what a wrong type leads to."""
+    media_type, size, source = document["mediaType"], document["size"], document.get("from") or ""
+    digest = blobs.normalised(document["digest"])
+    if digest is None or type(size) is not int or not 0 <= size < 1 << 62:
+        raise ValueError
+    for text in (media_type, source):
+        if not isinstance(text, str) or len(text) > LONGEST_TEXT or not text.isprintable():
+            raise ValueError
+    return Layer(media_type, Blob(digest, size), source)
+
+
+def _manifest(text: str, layers: tuple[Layer, ...]) -> Manifest:
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return Manifest(text, digest, sum(layer.blob.size for layer in layers), layers)
+
+
+def path(data_dir: Path, name: ModelName) -> Path:
+    """Of the manifest's file; a name's parts are safe in a path."""
+    return data_dir / "manifests" / name.host / name.namespace / name.model / name.tag
 
 
 async def write(data_dir: Path, name: ModelName, manifest: Manifest) -> None:
-    """Replaces the file at once or not at all. Raises ``OSError``."""
-    path = data_dir / "manifests" / name.host / name.namespace / name.model / name.tag
-    await asyncio.to_thread(_write, path, manifest.text.encode())
+    """Replaces the file at once or not at all. Raises ``StorageFull`` and ``OSError``."""
+    await asyncio.to_thread(_write, path(data_dir, name), manifest.text.encode())
+
+
+async def remove(data_dir: Path, name: ModelName) -> None:
+    """And the directories that it leaves empty. Nothing happens if there is none. Raises ``OSError``."""
+    await asyncio.to_thread(_remove, path(data_dir, name))
 
 
 def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{secrets.token_hex(8)}-partial")
     try:
-        partial.write_bytes(content)
-        sync(partial)
-        partial.replace(path)
+        with full_disks_explained():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_bytes(content)
+            sync(partial)
+            partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
     sync(path.parent)
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    # Up to the host's; the first that is not empty ends it.
+    with suppress(OSError):
+        for directory in tuple(path.parents)[:3]:
+            directory.rmdir()

@@ -37,6 +37,7 @@ class ModelDescription(Value):
     adapters: tuple[str, ...] = ()
     projector_info: dict[str, Any] = {}
     tensors: tuple[dict[str, Any], ...] = ()
+    requires: str = Field("", description="the least version of Ollama that can run it")
 
 
 class ModelVersion(Value):

@@ -1,4 +1,4 @@
-"""Every SQL statement of the registry."""
+"""The SQL of models: a row is what a name points to."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -6,7 +6,9 @@ from datetime import datetime
 from psycopg.rows import class_row
 
 from libs.common.database import Transaction
+from services.registry import manifests
 from services.registry.gguf_info import GgufInfo
+from services.registry.layers import Contents
 from services.registry.manifests import Manifest
 from services.registry.names import ModelName
 
@@ -20,6 +22,7 @@ class StoredModel:
     digest: str
     size: int
     facts_json: str
+    contents_json: str
     weights: str
     modified_at: datetime
 
@@ -31,13 +34,30 @@ class StoredModel:
     def facts(self) -> GgufInfo:
         return GgufInfo.model_validate_json(self.facts_json)
 
+    @property
+    def contents(self) -> Contents:
+        return Contents.model_validate_json(self.contents_json)
+
+
+@dataclass(frozen=True)
+class Content:
+    """A manifest, understood: everything that is saved about a model but its name."""
+
+    manifest: Manifest
+    weights: str
+    """The digest of their blob."""
+
+    facts: GgufInfo
+    contents: Contents
+
 
 async def find_model(tx: Transaction, name: ModelName) -> StoredModel | None:
     """Whatever the spelling of ``name``."""
     async with tx.cursor(row_factory=class_row(StoredModel)) as cursor:
         await cursor.execute(
             """
-            select host, namespace, model, tag, digest, size, facts::text as facts_json, weights, modified_at
+            select host, namespace, model, tag, digest, size, facts::text as facts_json,
+                   contents::text as contents_json, weights, modified_at
             from models where (lower(host), lower(namespace), lower(model), lower(tag))
                             = (lower(%s), lower(%s), lower(%s), lower(%s))
             """,
@@ -51,11 +71,42 @@ async def list_models(tx: Transaction) -> list[StoredModel]:
     async with tx.cursor(row_factory=class_row(StoredModel)) as cursor:
         await cursor.execute(
             """
-            select host, namespace, model, tag, digest, size, facts::text as facts_json, weights, modified_at
+            select host, namespace, model, tag, digest, size, facts::text as facts_json,
+                   contents::text as contents_json, weights, modified_at
             from models order by modified_at desc, id
             """
         )
         return await cursor.fetchall()
+
+
+async def find_content(tx: Transaction, name: ModelName) -> Content | None:
+    rows = await tx.execute(
+        """
+        select manifest, weights, facts::text, contents::text
+        from models where (lower(host), lower(namespace), lower(model), lower(tag))
+                        = (lower(%s), lower(%s), lower(%s), lower(%s))
+        """,
+        [name.host, name.namespace, name.model, name.tag],
+    )
+    row = await rows.fetchone()
+    return content_of(*row) if row else None
+
+
+def content_of(manifest: str, weights: str, facts: str, contents: str) -> Content:
+    """From what the columns hold."""
+    return Content(
+        manifests.parse(manifest.encode()),
+        weights,
+        GgufInfo.model_validate_json(facts),
+        Contents.model_validate_json(contents),
+    )
+
+
+async def find_facts(tx: Transaction, weights: str) -> GgufInfo | None:
+    """What is known of this blob already, so that nobody has to read gigabytes again."""
+    rows = await tx.execute("select facts::text from models where weights = %s limit 1", [weights])
+    row = await rows.fetchone()
+    return GgufInfo.model_validate_json(row[0]) if row else None
 
 
 async def lock_name(tx: Transaction, name: ModelName) -> None:
@@ -85,21 +136,22 @@ async def spelling(tx: Transaction, name: ModelName) -> ModelName:
     return ModelName(*parts)
 
 
-async def save_model(tx: Transaction, name: ModelName, manifest: Manifest, weights: str, facts: GgufInfo) -> bool:
+async def save_model(tx: Transaction, name: ModelName, content: Content) -> bool:
     """False if the name pointed to this manifest already: then nothing changes, not even the time."""
+    manifest = content.manifest
     rows = await tx.execute(
         """
-        insert into models (host, namespace, model, tag, digest, manifest, size, weights, facts)
-        values (%s, %s, %s, %s, %s, %s, %s, %s, %s)
+        insert into models (host, namespace, model, tag, digest, manifest, size, weights, facts, contents)
+        values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
         on conflict (lower(host), lower(namespace), lower(model), lower(tag)) do update set
             digest = excluded.digest, manifest = excluded.manifest, size = excluded.size, weights = excluded.weights,
-            facts = excluded.facts, modified_at = now()
+            facts = excluded.facts, contents = excluded.contents, modified_at = now()
         where models.digest <> excluded.digest
         returning id
         """,
         [
-            *(name.host, name.namespace, name.model, name.tag),
-            *(manifest.digest, manifest.text, manifest.size, weights, facts.model_dump_json()),
+            *(name.host, name.namespace, name.model, name.tag, manifest.digest, manifest.text, manifest.size),
+            *(content.weights, content.facts.model_dump_json(), content.contents.model_dump_json()),
         ],
     )
     saved = await rows.fetchone()
@@ -109,15 +161,40 @@ async def save_model(tx: Transaction, name: ModelName, manifest: Manifest, weigh
     return True
 
 
+async def delete_model(tx: Transaction, name: ModelName) -> list[str] | None:
+    """And its versions. The digests of all their layers, or None if there was no such model."""
+    parts = [name.host, name.namespace, name.model, name.tag]
+    async with tx.cursor() as cursor:
+        await cursor.execute(
+            """
+            with found as (select id from models where (lower(host), lower(namespace), lower(model), lower(tag))
+                                                     = (lower(%s), lower(%s), lower(%s), lower(%s)))
+            select digest from model_layers where model_id = (select id from found)
+            union select unnest(layers) from model_versions where model_id = (select id from found)
+            """,
+            parts,
+        )
+        layers = [digest for (digest,) in await cursor.fetchall()]
+        await cursor.execute(
+            """
+            delete from models where (lower(host), lower(namespace), lower(model), lower(tag))
+                                   = (lower(%s), lower(%s), lower(%s), lower(%s))
+            """,
+            parts,
+        )
+        return layers if cursor.rowcount else None
+
+
 async def _save_layers(tx: Transaction, model_id: int, manifest: Manifest) -> None:
-    """So that one day a blob that no model needs can be told from one that is needed."""
+    """So that a blob that no model needs can be told from one that is needed."""
     await tx.execute("delete from model_layers where model_id = %s", [model_id])
+    layers = {(layer.blob.digest, layer.media_type): layer.blob.size for layer in manifest.layers}
     async with tx.cursor() as cursor:
         await cursor.executemany(
             "insert into blobs (digest, size) values (%s, %s) on conflict do nothing",
-            [(layer.blob.digest, layer.blob.size) for layer in manifest.layers],
+            [(digest, size) for (digest, _), size in layers.items()],
         )
         await cursor.executemany(
             "insert into model_layers (model_id, digest, media_type) values (%s, %s, %s)",
-            [(model_id, layer.blob.digest, layer.media_type) for layer in manifest.layers],
+            [(model_id, digest, media_type) for digest, media_type in layers],
         )

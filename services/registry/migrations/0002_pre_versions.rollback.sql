@@ -1,0 +1,3 @@
+drop table model_versions;
+drop index models_by_weights;
+alter table models drop column contents;
