@@ -1,5 +1,6 @@
 """One rule of the wire contract as a value: what is sent, and what has to come back."""
 
+import base64
 import json
 import re
 from collections.abc import Callable
@@ -19,8 +20,12 @@ PLAIN_JSON = "application/json"
 ANY = ...
 """In ``expected``: whatever it is, it is there."""
 
+PIXEL = base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()
+"""As much of an image as a model without eyes looks at."""
+
 CREATED_AT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{1,9}Z")
 LOCAL_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)")
+TOO_LONG = re.compile(".*context.*(longer|exceed).*|.*(longer|exceed).*context.*")
 HEX_64 = re.compile(r"[0-9a-f]{64}")
 
 
