@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -11,14 +10,19 @@ from pathlib import Path
 from typing import Protocol
 
 import structlog
+from cachetools import TTLCache
 
 from libs.common.contracts.inference import EngineName, ModelRef
 from libs.common.contracts.worker import LoadedModel
 from libs.common.errors import ModelLoadFailed
 from libs.common.single_flight import SingleFlight
+from services.worker.context_policy import ContextPolicy
 from services.worker.engines.base import Engine, LoadedEngine, LoadSpec
 
 log = structlog.get_logger(__name__)
+
+TOO_LONG_SECONDS = 60.0
+"""A context that could not be loaded is not tried again for this long where that would unload a shorter one."""
 
 
 class Weights(Protocol):
@@ -33,12 +37,11 @@ class EngineMap(Protocol):
 
 @dataclass(frozen=True)
 class Limits:
-    """Lengths in tokens per slot. ``keep_alive_seconds`` is the default; negative: for ever."""
+    """``keep_alive_seconds`` is the default; negative: for ever."""
 
     max_loaded: int
     slots_per_model: int
-    context_length: int
-    max_context_length: int
+    context: ContextPolicy
     keep_alive_seconds: float
 
 
@@ -48,6 +51,7 @@ class _Entry:
 
     model: ModelRef
     engine: LoadedEngine
+    context_length: int
     keep_alive_seconds: float
     idle_since: float
     running: int = 0
@@ -75,7 +79,10 @@ class LoadedModels:
         self._on_change = on_change
         self._clock = clock
         self._entries: dict[str, _Entry] = {}
-        self._waiting: Counter[str] = Counter()
+        self._waiting: dict[str, list[int]] = {}
+        """By runner: the context each of those who wait for it needs."""
+
+        self._too_long: TTLCache[str, int] = TTLCache(maxsize=1000, ttl=TOO_LONG_SECONDS, timer=clock)
         self._loads: SingleFlight[str, None] = SingleFlight(on_done=self._notify)
         self._closings: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
@@ -84,10 +91,11 @@ class LoadedModels:
     async def use(self, model: ModelRef, num_ctx: int, keep_alive_seconds: float | None) -> AsyncIterator[LoadedEngine]:
         """A slot of the model, loaded first if it must be. Waits while all its slots, or all places, are taken.
 
+        Waits also, with everybody else who comes, for those who run while it has to be loaded with a longer context.
         ``num_ctx`` 0: the default. ``keep_alive_seconds`` None leaves it as it is; the last writer wins.
         Raises ``ModelLoadFailed``, and ``Unavailable`` if the registry cannot be asked.
         """
-        entry = await self._acquire(model, self._context_for(model, num_ctx))
+        entry = await self._acquire(model, self._limits.context.length(model, num_ctx))
         entry.running += 1
         if keep_alive_seconds is not None:
             entry.keep_alive_seconds = keep_alive_seconds
@@ -101,35 +109,50 @@ class LoadedModels:
             self._notify()
 
     async def _acquire(self, model: ModelRef, context_length: int) -> _Entry:
-        self._waiting[model.runner] += 1
+        runner = model.runner
+        self._waiting.setdefault(runner, []).append(context_length)
         try:
             while True:
-                entry = self._current(model.runner, context_length)
-                if entry is not None and entry.running < entry.engine.slots:
-                    return entry
-                if entry is None and (model.runner in self._loads or self._make_room()):
-                    await self._loads.run(model.runner, partial(self._load, model, context_length))
-                else:
-                    await self._changed.wait()
+                self._drop_dead()
+                entry, wanted = self._entries.get(runner), self._longest_wanted(runner)
+                if entry is not None and entry.context_length >= wanted:
+                    if entry.context_length < context_length:
+                        raise ModelLoadFailed(f"a context of {context_length} tokens could not be loaded a moment ago")
+                    if entry.running < entry.engine.slots:
+                        return entry
+                elif await self._load_once(model, wanted or context_length, context_length):
+                    continue
+                await self._changed.wait()
         finally:
-            self._waiting[model.runner] -= 1
-            if not self._waiting[model.runner]:
-                del self._waiting[model.runner]
+            self._waiting[runner].remove(context_length)
+            if not self._waiting[runner]:
+                del self._waiting[runner]
             self._notify()
 
-    def _current(self, runner: str, context_length: int) -> _Entry | None:
-        """The model if it is loaded and good enough. A larger context reloads it only while it is idle:
-        otherwise two clients with different wishes would reload it in turn."""
-        self._drop_dead()
-        entry = self._entries.get(runner)
-        if entry is not None and entry.running == 0 and entry.engine.context_length < context_length:
-            self._drop(entry, "a larger context is wanted")
-            return None
-        return entry
+    def _longest_wanted(self, runner: str) -> int:
+        """Of those who wait, so that it is loaded once for all of them; 0 if all that is wanted has just failed."""
+        bound = self._too_long.get(runner, float("inf"))
+        return max((each for each in self._waiting[runner] if each < bound), default=0)
 
-    def _context_for(self, model: ModelRef, num_ctx: int) -> int:
-        wanted = min(max(num_ctx, self._limits.context_length), self._limits.max_context_length)
-        return min(wanted, model.context_length) if model.context_length > 0 else wanted
+    async def _load_once(self, model: ModelRef, wanted: int, needed: int) -> bool:
+        """Load it, or wait for the load that is under way; False while it is in use, or there is no place for it.
+
+        Raises ``ModelLoadFailed`` if not even ``needed`` tokens of context could be loaded.
+        """
+        keep_alive_seconds = self._limits.keep_alive_seconds
+        if (outgrown := self._entries.get(model.runner)) is not None:
+            if outgrown.running:
+                return False
+            keep_alive_seconds = outgrown.keep_alive_seconds
+            self._drop(outgrown, "a longer context is wanted")
+        if model.runner not in self._loads and not self._make_room():
+            return False
+        try:
+            await self._loads.run(model.runner, partial(self._load, model, wanted, keep_alive_seconds))
+        except ModelLoadFailed:
+            if needed >= self._too_long.get(model.runner, 0):
+                raise
+        return True
 
     def _make_room(self) -> bool:
         """Whether there is room for one more, after evicting the model idle longest if that is needed and possible."""
@@ -143,19 +166,33 @@ class LoadedModels:
 
     def _is_idle(self, entry: _Entry) -> bool:
         """Nobody uses it and nobody is about to."""
-        return not entry.running and not self._waiting[entry.model.runner]
+        return not entry.running and entry.model.runner not in self._waiting
 
-    async def _load(self, model: ModelRef, context_length: int) -> None:
+    async def _load(self, model: ModelRef, context_length: int, keep_alive_seconds: float) -> None:
         if self._closings:
             await asyncio.wait(self._closings)  # their memory is needed
-        weights = await self._weights.fetch(model.weights) if model.weights else None
-        spec = LoadSpec(model, weights, context_length, self._limits.slots_per_model)
         began = self._clock()
-        engine = await self._engine(model.engine).load(spec)
+        try:
+            engine = await self._engine(model.engine).load(await self._spec(model, context_length))
+        except ModelLoadFailed:
+            self._too_long[model.runner] = context_length
+            raise
         now = self._clock()
-        self._entries[model.runner] = _Entry(model, engine, self._limits.keep_alive_seconds, idle_since=now)
+        self._entries[model.runner] = _Entry(model, engine, context_length, keep_alive_seconds, idle_since=now)
         self._on_change()
         log.info("model loaded", model=model.name, seconds=round(now - began, 3), context_length=context_length)
+
+    async def _spec(self, model: ModelRef, context_length: int) -> LoadSpec:
+        digests = [digest for digest in (model.weights, model.projector, *model.adapters) if digest]
+        files = dict(zip(digests, await asyncio.gather(*map(self._weights.fetch, digests)), strict=True))
+        return LoadSpec(
+            model,
+            files.get(model.weights or ""),
+            context_length,
+            self._limits.slots_per_model,
+            projector=files.get(model.projector or ""),
+            adapters=tuple(files[digest] for digest in model.adapters),
+        )
 
     def _engine(self, name: EngineName) -> Engine:
         try:
@@ -235,6 +272,10 @@ class LoadedModels:
             running=entry.running,
             expires_at=entry.expires_at(now),
         )
+
+    def blobs_in_use(self) -> set[str]:
+        """Digests of the files that models in memory were loaded from."""
+        return {digest for runner in self._entries for digest in runner.split("+")}
 
     async def aclose(self) -> None:
         """Give up loads and close every engine."""

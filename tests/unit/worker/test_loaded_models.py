@@ -2,14 +2,22 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from libs.common.contracts.inference import EngineName, InferenceTask, ModelRef
 from libs.common.errors import ModelLoadFailed
+from services.worker.context_policy import ContextPolicy
 from services.worker.engines.base import Embeddings, Engine, Finish, Job, LoadedEngine, LoadSpec, Piece
-from services.worker.loaded_models import Limits, LoadedModels
+from services.worker.loaded_models import TOO_LONG_SECONDS, Limits, LoadedModels
 from tests.fixtures.builders import a_model
+
+
+def a_named(name: str, **changes: Any) -> ModelRef:
+    return a_model(**{"name": name, "weights": f"weights-of-{name}", **changes})
 
 
 class FakeModel:
@@ -45,12 +53,15 @@ class FakeEngine:
     def __init__(self) -> None:
         self.loaded: list[FakeModel] = []
         self.failing = False
+        self.longest = 1 << 30
+        """Contexts beyond it fail to load."""
+
         self.may_load = asyncio.Event()
         self.may_load.set()
 
     async def load(self, spec: LoadSpec) -> LoadedEngine:
         await self.may_load.wait()
-        if self.failing:
+        if self.failing or spec.context_length > self.longest:
             raise ModelLoadFailed("no memory")
         self.loaded.append(FakeModel(spec))
         return self.loaded[-1]
@@ -65,22 +76,29 @@ class NoWeights:
 
 
 class World:
-    """Two places, two slots each, contexts of 100 to 1000 tokens, and a clock that stands still."""
+    """Two places, two slots each, contexts of 100 to 1000 tokens, and a clock that stands still.
+
+    All models have weights, as a context is nobody's business without.
+    """
 
     def __init__(self) -> None:
         self.engine = FakeEngine()
         engines: dict[EngineName, Engine] = {"echo": self.engine}
         self.now = 1000.0
         self.changes = 0
-        limits = Limits(2, 2, context_length=100, max_context_length=1000, keep_alive_seconds=300)
+        limits = Limits(2, 2, ContextPolicy(default=100, largest=1000), keep_alive_seconds=300)
         self.models = LoadedModels(engines, NoWeights(), limits, self._changed, lambda: self.now)
 
     def _changed(self) -> None:
         self.changes += 1
 
     async def touch(self, name: str, num_ctx: int = 0, keep_alive: float | None = None) -> LoadedEngine:
-        async with self.models.use(a_model(name=name), num_ctx, keep_alive) as loaded:
+        async with self.models.use(a_named(name), num_ctx, keep_alive) as loaded:
             return loaded
+
+    def contexts(self) -> list[int]:
+        """Of all loads so far."""
+        return [model.context_length for model in self.engine.loaded]
 
     def resident(self) -> list[str]:
         return [model.name for model in self.models.snapshot()]
@@ -128,8 +146,8 @@ async def test_a_cancelled_waiter_does_not_stop_the_load_of_the_others(world: Wo
 
 async def test_slots_are_waited_for(world: World) -> None:
     async with AsyncExitStack() as stack:
-        first = await stack.enter_async_context(world.models.use(a_model(name="a"), 0, None))
-        async with world.models.use(a_model(name="a"), 0, None):
+        first = await stack.enter_async_context(world.models.use(a_named("a"), 0, None))
+        async with world.models.use(a_named("a"), 0, None):
             third = asyncio.create_task(world.touch("a"))
             await until_blocked()
             assert not third.done()
@@ -147,8 +165,8 @@ async def test_the_model_idle_longest_makes_room(world: World) -> None:
 
 async def test_a_model_in_use_is_not_evicted(world: World) -> None:
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(world.models.use(a_model(name="a"), 0, None))
-        async with world.models.use(a_model(name="b"), 0, None):
+        await stack.enter_async_context(world.models.use(a_named("a"), 0, None))
+        async with world.models.use(a_named("b"), 0, None):
             waiting = asyncio.create_task(world.touch("c"))
             await until_blocked()
             assert world.resident() == ["a", "b"]
@@ -179,7 +197,7 @@ async def test_an_idle_model_expires(world: World) -> None:
 
 
 async def test_a_running_model_does_not_expire(world: World) -> None:
-    async with world.models.use(a_model(name="a"), 0, 1):
+    async with world.models.use(a_named("a"), 0, 1):
         world.now += 1000
         world.models.expire()
         assert world.resident() == ["a"]
@@ -198,8 +216,8 @@ async def test_the_last_keep_alive_wins(world: World) -> None:
 
 
 async def test_unload_waits_until_it_is_idle(world: World) -> None:
-    async with world.models.use(a_model(name="a"), 0, -1):
-        await world.models.unload("digest-of-a")
+    async with world.models.use(a_named("a"), 0, -1):
+        await world.models.unload("weights-of-a")
         assert world.resident() == ["a"]
     assert world.resident() == []
     await world.models.unload("unknown")
@@ -214,23 +232,77 @@ async def test_a_dead_engine_is_loaded_again(world: World) -> None:
     assert world.engine.loaded[0].closed
 
 
-async def test_a_larger_context_reloads_only_an_idle_model(world: World) -> None:
-    async with world.models.use(a_model(name="a"), 0, None):
-        assert (await world.touch("a", num_ctx=500)).context_length == 100
-    assert (await world.touch("a", num_ctx=500)).context_length == 500
-    assert (await world.touch("a", num_ctx=200)).context_length == 500
-    assert world.engine.names() == ["a", "a"]
+async def test_two_clients_with_different_contexts_reload_once(world: World) -> None:
+    for num_ctx in (0, 500, 100, 500, 0, 300):
+        assert (await world.touch("a", num_ctx)).context_length >= num_ctx
+    assert world.contexts() == [100, 512]
 
 
-@pytest.mark.parametrize(("wish", "trained", "given"), [(0, 0, 100), (5000, 0, 1000), (5000, 400, 400), (0, 50, 50)])
-async def test_the_context_is_capped(world: World, wish: int, trained: int, given: int) -> None:
-    model = a_model(name="a", context_length=trained)
-    async with world.models.use(model, wish, None) as loaded:
-        assert loaded.context_length == given
+@given(st.lists(st.integers(0, 2000), min_size=1, max_size=12), st.integers(0, 1500))
+@settings(deadline=None, max_examples=50)
+def test_a_model_only_grows_and_does_so_a_few_times(wishes: list[int], trained: int) -> None:
+    """From 100 on: 128, 256, 512, 1000."""
+
+    async def loads() -> list[int]:
+        world = World()
+        for num_ctx in wishes:
+            async with world.models.use(a_named("a", context_length=trained), num_ctx, None) as loaded:
+                assert loaded.context_length >= min(num_ctx, 1000, trained or 1000)
+        return world.contexts()
+
+    contexts = asyncio.run(loads())
+    assert contexts == sorted(set(contexts))
+    assert len(contexts) <= 5
+
+
+async def test_a_longer_context_waits_for_those_who_run_and_no_one_overtakes(world: World) -> None:
+    async with world.models.use(a_named("a"), 0, -1):
+        longer, short, longest = (asyncio.create_task(world.touch("a", num_ctx)) for num_ctx in (200, 0, 400))
+        await until_blocked()
+        assert world.contexts() == [100], "a free slot is not taken while a longer context is waited for"
+    await asyncio.gather(longer, short, longest)
+    assert world.contexts() == [100, 512], "once, and long enough for all who wait"
+    assert world.models.snapshot()[0].expires_at is None, "it keeps its keep_alive"
+
+
+async def test_who_gives_up_waiting_for_a_longer_context_holds_up_nobody(world: World) -> None:
+    async with world.models.use(a_named("a"), 0, None):
+        longer, short = asyncio.create_task(world.touch("a", 500)), asyncio.create_task(world.touch("a"))
+        await until_blocked()
+        longer.cancel()
+        assert (await short).context_length == 100
+    assert world.contexts() == [100]
+
+
+async def test_a_context_too_long_to_load_costs_others_one_reload(world: World) -> None:
+    await world.touch("a")
+    world.engine.longest = 200
+    tasks = [asyncio.create_task(world.touch("a", num_ctx)) for num_ctx in (500, 0, 128)]
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(result) for result in results] == [ModelLoadFailed, FakeModel, FakeModel]
+    with pytest.raises(ModelLoadFailed, match="a context of 512 tokens could not be loaded a moment ago"):
+        await world.touch("a", 500)
+    assert world.contexts() == [100, 128], "what runs is not unloaded for it again"
+    world.engine.longest, world.now = 1000, world.now + TOO_LONG_SECONDS + 1
+    assert (await world.touch("a", 500)).context_length == 512
+
+
+async def test_names_with_the_same_weights_share_a_load(world: World) -> None:
+    first, second = a_named("a"), a_named("b", weights="weights-of-a")
+    async with world.models.use(first, 0, None) as one, world.models.use(second, 0, None) as two:
+        assert one is two
+    assert world.resident() == ["a"]
+
+
+async def test_every_file_of_a_model_is_fetched(world: World) -> None:
+    model = a_named("a", projector="p", adapters=("x", "y"))
+    async with world.models.use(model, 0, None):
+        spec = world.engine.loaded[0].spec
+    assert (spec.weights, spec.projector, spec.adapters) == (Path("weights-of-a"), Path("p"), (Path("x"), Path("y")))
 
 
 async def test_an_engine_that_is_not_offered(world: World) -> None:
-    model: ModelRef = a_model(name="a", engine="llama_cpp")
+    model: ModelRef = a_named("a", engine="llama_cpp")
     with pytest.raises(ModelLoadFailed, match="llama_cpp"):
         async with world.models.use(model, 0, None):
             pass
