@@ -43,7 +43,7 @@ COMPOSE = """
 #AUTH_DB_PASSWORD=
 #REGISTRY_DB_PASSWORD=
 #SCHEDULER_DB_PASSWORD=
-# what workers show the registry to fetch models, 16 characters or more
+# what workers and gateways show the registry to fetch and store models, 16 characters or more
 #BLOB_TOKEN=
 """
 

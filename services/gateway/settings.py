@@ -2,7 +2,7 @@
 
 import ipaddress
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from libs.common.settings import CommaSeparated, ServiceSettings, service_settings
 
@@ -18,6 +18,14 @@ class Settings(ServiceSettings):
     anonymous_organization: str = Field("default", description="the organization of callers without credentials")
     origins: CommaSeparated = Field((), description="more browser origins, comma separated, * matches anything")
     max_body_bytes: int = Field(32 * 1024 * 1024, ge=1024, description="largest request body")
+    public_url: str = Field("", description="where clients reach the API, for links; empty: as in their Host header")
+    registry_url: str = Field("http://127.0.0.1:11442", description="where the registry takes and gives blobs")
+    blob_token: SecretStr = Field(
+        min_length=16, description="opens the registry's blobs; the same as REGISTRY_BLOB_TOKEN"
+    )
+    operation_silence_seconds: float = Field(
+        600.0, gt=0, description="a pull, push or create that nobody reports on for so long is given up"
+    )
     request_deadline_seconds: float = Field(600.0, gt=0, description="an inference request has ended by then")
     ollama_version: str = Field("0.33.0", description="what /api/version says; clients gate features on it")
 

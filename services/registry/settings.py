@@ -13,8 +13,15 @@ class Settings(ServiceSettings):
     ops_port: int = Field(11442, ge=0, le=65535, description="port of health, metrics and blobs; 0: any free one")
     data_dir: Path = Field(description="directory of blobs and manifests, in Ollama's layout; replicas share it")
     public_url: str = Field("", description="where workers reach the blobs; empty: http://127.0.0.1:<ops port>")
-    blob_token: SecretStr = Field(min_length=16, description="workers show it to fetch blobs; WORKER_BLOB_TOKEN")
+    blob_token: SecretStr = Field(
+        min_length=16, description="opens the blobs to workers and gateways; their *_BLOB_TOKEN"
+    )
+    max_blob_bytes: int = Field(200 * 1024**3, ge=1024, description="largest blob that is taken")
     seed_models: dict[str, Path] = Field({}, description='GGUF files imported at start: {"name": "path"}')
+
+    versions_kept: int = Field(5, ge=0, le=1000, description="earlier versions of each model to roll back to; 0: none")
+    prune_after_seconds: float = Field(3600, ge=60, description="bytes that no model needs are kept this long")
+    prune: bool = Field(True, description="whether bytes that no model needs are removed; off if OLLAMA_NOPRUNE is set")
 
     @property
     def blobs_url(self) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import httpx
 import pytest
 from pydantic import SecretStr
 
@@ -10,6 +11,9 @@ from libs.common.bus.base import Bus, Handlers
 from libs.common.bus.memory import MemoryBroker, MemoryBus
 from libs.common.contracts.registry import ModelChanged
 from libs.common.database import Database
+from libs.common.tasks import Tasks
+from libs.common.web import HttpServer, create_ops_app
+from services.registry.api import router
 from services.registry.blobs import BlobStore
 from services.registry.context import Context
 from services.registry.handlers import handlers
@@ -58,6 +62,20 @@ async def bus(broker: MemoryBroker, ctx: Context) -> AsyncIterator[Bus]:
     """The gateway's, or a worker's."""
     async with MemoryBus.open(broker, "gateway", "g1") as bus:
         yield bus
+
+
+@pytest.fixture
+async def http(ctx: Context) -> AsyncIterator[httpx.AsyncClient]:
+    """A worker's or a gateway's client, on a real server."""
+    app = create_ops_app("registry", ctx, None, lambda: None, router)
+    tasks = Tasks()
+    async with (
+        HttpServer.running(app, "127.0.0.1", 0, tasks.start) as port,
+        httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {BLOB_TOKEN}"}, timeout=10
+        ) as client,
+    ):
+        yield client
 
 
 @pytest.fixture

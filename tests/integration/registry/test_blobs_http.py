@@ -1,30 +1,12 @@
 import hashlib
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
 import pytest
 
-from libs.common.tasks import Tasks
-from libs.common.web import HttpServer, create_ops_app
 from services.registry import catalog
-from services.registry.api import router
 from services.registry.context import Context
 from tests.integration.registry.conftest import BLOB_TOKEN
-
-
-@pytest.fixture
-async def http(ctx: Context) -> AsyncIterator[httpx.AsyncClient]:
-    """A worker's client, on a real server."""
-    app = create_ops_app("registry", ctx, None, lambda: None, router)
-    tasks = Tasks()
-    async with (
-        HttpServer.running(app, "127.0.0.1", 0, tasks.start) as port,
-        httpx.AsyncClient(
-            base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {BLOB_TOKEN}"}, timeout=10
-        ) as client,
-    ):
-        yield client
 
 
 @pytest.fixture
@@ -80,3 +62,20 @@ async def test_an_unknown_digest(http: httpx.AsyncClient) -> None:
     response = await http.get("/blobs/sha256:" + "0" * 64)
     assert response.status_code == 404
     assert response.json()["error"]["code"] == "not_found"
+
+
+NEW = b"bytes of a client" * 100_000
+NEW_DIGEST = f"sha256:{hashlib.sha256(NEW).hexdigest()}"
+
+
+async def test_a_blob_is_stored(ctx: Context, http: httpx.AsyncClient) -> None:
+    assert (await http.post(f"/blobs/{NEW_DIGEST}", content=NEW)).status_code == 201
+    assert ctx.blobs.path(NEW_DIGEST).read_bytes() == NEW
+    assert (await http.post(f"/blobs/{NEW_DIGEST}", content=b"unread")).status_code == 200
+
+
+async def test_a_blob_of_other_bytes(ctx: Context, http: httpx.AsyncClient) -> None:
+    response = await http.post(f"/blobs/{NEW_DIGEST}", content=NEW[:-1])
+    assert response.status_code == 400
+    assert response.json()["error"]["message"].startswith(f'digest mismatch, expected "{NEW_DIGEST}", got "sha256:')
+    assert await ctx.blobs.find(NEW_DIGEST) is None

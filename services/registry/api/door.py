@@ -1,0 +1,63 @@
+"""Who may come in, and what bodies and files are like behind every route."""
+
+from collections.abc import AsyncIterator
+from secrets import compare_digest
+from typing import Annotated
+
+from fastapi import Depends, Request
+from starlette.requests import ClientDisconnect
+from starlette.responses import FileResponse
+
+from libs.common.errors import InvalidRequest, RequestCancelled, TooLarge, Unauthenticated
+from services.registry import blobs
+from services.registry.blobs import Blob
+from services.registry.context import Context
+
+
+def _context_for_services(request: Request) -> Context:
+    """Raises ``Unauthenticated`` unless the caller shows the token that workers and gateways share with us."""
+    ctx: Context = request.app.state.context
+    expected = f"Bearer {ctx.settings.blob_token.get_secret_value()}"
+    if not compare_digest(request.headers.get("authorization", "").encode(), expected.encode()):
+        raise Unauthenticated
+    return ctx
+
+
+Ctx = Annotated[Context, Depends(_context_for_services)]
+
+
+def checked_digest(text: str) -> str:
+    """Normalised. Raises ``InvalidRequest``."""
+    digest = blobs.normalised(text)
+    if digest is None:
+        raise InvalidRequest("invalid digest format")
+    return digest
+
+
+async def body_of(request: Request, limit: int) -> AsyncIterator[bytes]:
+    """As it comes. Raises ``TooLarge`` as soon as it is known to exceed ``limit`` bytes, ``RequestCancelled``."""
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > limit:
+        raise TooLarge
+    size = 0
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > limit:
+                raise TooLarge
+            yield chunk
+    except ClientDisconnect:
+        raise RequestCancelled from None
+
+
+class BlobResponse(FileResponse):
+    """The whole blob, or the ranges asked for."""
+
+    chunk_size = 512 * 1024
+
+    def __init__(self, ctx: Context, blob: Blob) -> None:
+        super().__init__(
+            ctx.blobs.path(blob.digest),
+            media_type="application/octet-stream",
+            headers={"etag": f'"{blob.digest}"', "docker-content-digest": blob.digest},
+        )
