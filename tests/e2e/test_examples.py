@@ -1,0 +1,75 @@
+"""Examples that ollama-python publishes, each run as it is. The names they use are copies of SmolLM2."""
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import ollama
+import pytest
+
+from tests.e2e.contract import MODEL
+from tests.fixtures.suite import Suite
+
+pytestmark = [pytest.mark.e2e, pytest.mark.real_model]
+
+EXAMPLES = sorted((Path(__file__).parent / "examples" / "python").glob("*.py"))
+SECONDS = 60.0
+
+ANSWERING = ("gemma4", "llama3.1:8b", "llama3.2")
+CAPABLE = ("codellama:7b-code", "gpt-oss:20b", "llama3.1", "qwen3")
+THINKING = ("deepseek-r1",)
+
+SHORT = {"num_predict": 200, "temperature": 0}
+CAPABLE_TEMPLATE = """\
+{{- if .Suffix }}{{ .Prompt }} <fill> {{ .Suffix }}
+{{- else }}
+{{- if .Tools }}<|im_start|>system
+Tools: {{ .Tools }}
+To use one, answer <tool_call>{"name": "...", "arguments": {}}</tool_call>.<|im_end|>
+{{ end }}
+{{- range .Messages }}<|im_start|>{{ .Role }}
+{{ if .Thinking }}<think>{{ .Thinking }}</think>{{ end }}{{ .Content }}
+{{- range .ToolCalls }}<tool_call>{"name": "{{ .Function.Name }}", "arguments": {{ .Function.Arguments }}}</tool_call>
+{{- end }}<|im_end|>
+{{ end }}<|im_start|>assistant
+{{ end }}"""
+
+STDIN = {"chat-with-history": "Hello!\n"}
+"""What is typed, for those that ask. They ask for ever, so at the end of it they end too."""
+
+
+@pytest.fixture(scope="module")
+async def aliases(suite: Suite) -> AsyncIterator[None]:
+    """The names the examples use."""
+    async with ollama.AsyncClient(suite.url) as client:
+        await client.create("short", from_=MODEL, parameters=SHORT)
+        await client.create("capable", from_="short", template=CAPABLE_TEMPLATE)
+        made = dict.fromkeys(ANSWERING, "short") | dict.fromkeys((*CAPABLE, *THINKING), "capable")
+        for name, source in made.items():
+            await client.copy(source, name)
+        yield
+        for name in ("short", "capable", "my-assistant", *made):
+            await client.delete(name)
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+async def test_example(suite: Suite, aliases: None, example: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        example,
+        env={"PATH": os.environ["PATH"], "OLLAMA_HOST": suite.url},
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(SECONDS):
+            out, err = await process.communicate(STDIN.get(example.stem, "").encode())
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode == 0 or "EOFError" in err.decode().splitlines()[-1], err.decode()
+    assert out.strip(), "it printed nothing"
