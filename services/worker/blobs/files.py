@@ -199,8 +199,9 @@ class BlobFiles:
                 digest=self.digest, size=size, completed=size, verified_at=verified_at, damaged_at=damaged_at
             )
         if self.arrived.exists() and self.partial.exists():
-            size, there = self.partial.stat().st_size, self.arrived.read_bytes().count(1)
-            completed = min(size, there * CHUNK_BYTES)
+            size, arrived = self.partial.stat().st_size, self.arrived.read_bytes()
+            missing_from_last = len(arrived) * CHUNK_BYTES - size if arrived.endswith(b"\1") else 0
+            completed = arrived.count(1) * CHUNK_BYTES - missing_from_last
             return CachedBlob(digest=self.digest, size=size, completed=completed, damaged_at=damaged_at)
         if damaged_at is not None:
             return CachedBlob(digest=self.digest, size=0, completed=0, damaged_at=damaged_at)

@@ -1,178 +1,242 @@
 import asyncio
 import errno
 import fcntl
-import hashlib
 from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
-from starlette.applications import Starlette
-from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
-from libs.common.bus.base import Handlers
-from libs.common.contracts.message import Command, Event, Query
-from libs.common.contracts.registry import BlobLocation
 from libs.common.errors import InvalidRequest, ModelLoadFailed, NotFound
-from services.worker.blobs import BlobCache
-
-CONTENT = bytes(range(256)) * 1000
-DIGEST = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
-
-
-class Registry:
-    """Answers LocateBlob as a bus, and serves the bytes over HTTP with ranges."""
-
-    connected = True
-
-    def __init__(self) -> None:
-        self.content = CONTENT
-        self.path = "/nowhere"
-        self.ranges: list[str] = []
-        self.bad_answers: list[Response] = []
-        self.app = Starlette(routes=[Route("/blob", self._serve)])
-
-    async def ask(self, query: Query[Any], *, timeout: float = 5.0) -> Any:
-        if not self.content:
-            raise NotFound
-        return BlobLocation(url="http://registry/blob", path=self.path, size=len(CONTENT))
-
-    async def _serve(self, request: Request) -> Response:
-        self.ranges.append(request.headers["range"])
-        if self.bad_answers:
-            return self.bad_answers.pop(0)
-        start = int(request.headers["range"].removeprefix("bytes=").removesuffix("-"))
-        return Response(self.content[start:], status_code=206)
-
-    async def send(self, command: Command, **_: object) -> None:
-        raise NotImplementedError
-
-    async def publish(self, event: Event) -> None:
-        raise NotImplementedError
-
-    async def subscribe(self, handlers: Handlers, context: object) -> None:
-        raise NotImplementedError
-
-    async def stop_consuming(self) -> None:
-        raise NotImplementedError
-
-    async def drain(self, timeout: float) -> None:
-        raise NotImplementedError
+from services.worker.blobs.cache import BlobCache
+from services.worker.blobs.files import CHUNK_BYTES, BlobFiles
+from services.worker.blobs.throttle import Throttle
+from tests.fixtures.blob_sources import CHUNKS, CONTENT, DIGEST, Sources, chunk, damaged
 
 
 @pytest.fixture
-def registry() -> Registry:
-    return Registry()
+def sources() -> Sources:
+    return Sources()
 
 
 @pytest.fixture
-async def cache(registry: Registry, tmp_path: Path) -> AsyncIterator[BlobCache]:
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(registry.app)) as http:
-        yield BlobCache(tmp_path / "cache", registry, http)
-
-
-@pytest.fixture
-def target(tmp_path: Path) -> Path:
+def files(tmp_path: Path) -> BlobFiles:
     (tmp_path / "cache").mkdir()
-    return tmp_path / "cache" / DIGEST.replace(":", "-")
+    return BlobFiles.of(tmp_path / "cache", DIGEST)
 
 
-def put(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
+@asynccontextmanager
+async def a_cache(sources: Sources, files: BlobFiles) -> AsyncIterator[BlobCache]:
+    """Of the node ``here``."""
+    async with (
+        sources.http() as http,
+        aclosing(
+            BlobCache(files.blob.parent, "here", sources.bus, http, sources.registry.token, pauses=(0, 0))
+        ) as cache,
+    ):
+        yield cache
 
 
-def present(path: Path) -> bool:
-    return path.exists()
+@pytest.fixture
+async def cache(sources: Sources, files: BlobFiles) -> AsyncIterator[BlobCache]:
+    """With one peer."""
+    sources.add_peer()
+    async with a_cache(sources, files) as cache:
+        yield cache
 
 
-async def test_downloads_once_for_all(cache: BlobCache, registry: Registry) -> None:
-    paths = await asyncio.gather(*(cache.fetch(DIGEST) for _ in range(5)))
-    assert (await asyncio.to_thread(paths[0].read_bytes)) == CONTENT
-    await cache.fetch(DIGEST)
-    assert registry.ranges == ["bytes=0-"]
+@pytest.fixture
+async def lonely(sources: Sources, files: BlobFiles) -> AsyncIterator[BlobCache]:
+    """Without peers."""
+    async with a_cache(sources, files) as cache:
+        yield cache
 
 
-async def test_links_a_file_on_the_same_disk(cache: BlobCache, registry: Registry, target: Path) -> None:
-    original = target.parent.parent / "original"
+def content_of(path: Path) -> bytes:
+    return path.read_bytes()
+
+
+def arrived(files: BlobFiles, *indexes: int) -> None:
+    """These chunks are there from an earlier process."""
+    files.prepare(len(CONTENT))
+    for index in indexes:
+        files.store(index, chunk(index))
+
+
+async def test_is_fetched_once_for_all(lonely: BlobCache, sources: Sources) -> None:
+    paths = await asyncio.gather(*(lonely.fetch(DIGEST) for _ in range(5)))
+    assert content_of(paths[0]) == CONTENT
+    await lonely.fetch(DIGEST)
+    assert sorted(sources.registry.chunks) == [0, 1, 2]
+    assert [query.node for query in sources.asked] == ["here"]
+
+
+async def test_peers_come_before_the_registry(cache: BlobCache, sources: Sources) -> None:
+    assert content_of(await cache.fetch(DIGEST)) == CONTENT
+    assert sorted(sources.peers[0].chunks) == [0, 1, 2]
+    assert sources.registry.chunks == []
+
+
+async def test_the_registry_gives_what_a_peer_does_not(cache: BlobCache, sources: Sources) -> None:
+    sources.peers[0].answers = [Response(chunk(0), 206), Response("gone", 404), Response("gone", 404)]
+    assert content_of(await cache.fetch(DIGEST)) == CONTENT
+    assert len(sources.registry.chunks) == CHUNKS - 1
+
+
+@pytest.mark.parametrize("answer", [Response(b"too short", 206), Response(CONTENT, 206), Response(CONTENT, 200)])
+async def test_an_answer_that_is_not_the_chunk_counts_as_none(
+    cache: BlobCache, sources: Sources, answer: Response
+) -> None:
+    sources.peers[0].answers = [answer, answer]
+    assert content_of(await cache.fetch(DIGEST)) == CONTENT
+
+
+async def test_a_peer_with_wrong_bytes_is_not_asked_again(cache: BlobCache, sources: Sources) -> None:
+    sources.peers[0].content = damaged(CONTENT, 1)
+    assert content_of(await cache.fetch(DIGEST)) == CONTENT
+    assert sorted(sources.registry.chunks) == [0, 1, 2]
+
+
+async def test_links_a_file_on_the_same_disk(lonely: BlobCache, sources: Sources, files: BlobFiles) -> None:
+    original = files.blob.parent.parent / "original"
     original.write_bytes(CONTENT)
-    registry.path = str(original)
-    assert (await cache.fetch(DIGEST)).samefile(original)
-    assert registry.ranges == []
+    sources.path = str(original)
+    assert (await lonely.fetch(DIGEST)).samefile(original)
+    assert sources.registry.chunks == []
+    assert not files.partial.exists()
 
 
-async def test_a_corrupt_original_is_not_trusted(cache: BlobCache, registry: Registry, target: Path) -> None:
-    original = target.parent.parent / "original"
-    original.write_bytes(b"x" * len(CONTENT))
-    registry.path = str(original)
-    assert (await cache.fetch(DIGEST)).read_bytes() == CONTENT
-    assert original.exists()
+async def test_a_corrupt_original_is_not_trusted(lonely: BlobCache, sources: Sources, files: BlobFiles) -> None:
+    original = files.blob.parent.parent / "original"
+    original.write_bytes(damaged(CONTENT, 0))
+    sources.path = str(original)
+    assert content_of(await lonely.fetch(DIGEST)) == CONTENT
+    assert original.read_bytes() == damaged(CONTENT, 0)
+    assert not files.damaged.exists()
 
 
-async def test_resumes_a_partial_download(cache: BlobCache, registry: Registry, target: Path) -> None:
-    target.with_suffix(".partial").write_bytes(CONTENT[:1000])
-    assert (await cache.fetch(DIGEST)).read_bytes() == CONTENT
-    assert registry.ranges == ["bytes=1000-"]
-    assert not target.with_suffix(".partial").exists()
+async def test_a_cut_off_link_is_never_written_into(lonely: BlobCache, files: BlobFiles) -> None:
+    """Killed between the link and its verification: the partial is somebody else's file."""
+    original = files.blob.parent.parent / "original"
+    original.write_bytes(damaged(CONTENT, 0))
+    files.partial.hardlink_to(original)
+    assert content_of(await lonely.fetch(DIGEST)) == CONTENT
+    assert original.read_bytes() == damaged(CONTENT, 0)
 
 
-async def test_a_corrupt_partial_is_fetched_again(cache: BlobCache, registry: Registry, target: Path) -> None:
-    target.with_suffix(".partial").write_bytes(b"x" * 1000)
-    assert (await cache.fetch(DIGEST)).read_bytes() == CONTENT
-    assert registry.ranges == ["bytes=1000-", "bytes=0-"]
+async def test_goes_on_where_another_process_stopped(lonely: BlobCache, sources: Sources, files: BlobFiles) -> None:
+    arrived(files, 0, 2)
+    assert content_of(await lonely.fetch(DIGEST)) == CONTENT
+    assert sources.registry.chunks == [1]
+    assert not files.partial.exists()
+    assert not files.arrived.exists()
 
 
-async def test_a_corrupt_file_in_the_cache_is_fetched_again(cache: BlobCache, target: Path) -> None:
-    put(target, b"x" * len(CONTENT))
-    assert (await cache.fetch(DIGEST)).read_bytes() == CONTENT
+async def test_a_corrupt_partial_is_fetched_again(lonely: BlobCache, sources: Sources, files: BlobFiles) -> None:
+    files.prepare(len(CONTENT))
+    files.store(0, damaged(chunk(0), 0))
+    assert content_of(await lonely.fetch(DIGEST)) == CONTENT
+    assert sorted(sources.registry.chunks) == [0, 1, 1, 2, 2]
 
 
-async def test_a_server_without_ranges(cache: BlobCache, registry: Registry, target: Path) -> None:
-    target.with_suffix(".partial").write_bytes(CONTENT[:1000])
-    registry.bad_answers = [Response(CONTENT)]
-    assert (await cache.fetch(DIGEST)).read_bytes() == CONTENT
+async def test_a_wrong_file_under_the_name_is_fetched_again(lonely: BlobCache, files: BlobFiles) -> None:
+    files.blob.write_bytes(b"x" * 1000)
+    assert content_of(await lonely.fetch(DIGEST)) == CONTENT
 
 
-async def test_an_error_is_tried_again(cache: BlobCache, registry: Registry) -> None:
-    registry.bad_answers = [Response("busy", 503)]
-    assert (await cache.fetch(DIGEST)).read_bytes() == CONTENT
+async def test_only_the_damaged_chunk_is_fetched_again(lonely: BlobCache, sources: Sources, files: BlobFiles) -> None:
+    await lonely.fetch(DIGEST)
+    sources.registry.chunks.clear()
+    files.blob.write_bytes(damaged(CONTENT, 1))
+    assert content_of(await lonely.fetch(DIGEST)) == CONTENT
+    assert sources.registry.chunks == [1]
+    assert files.damaged.exists()
 
 
-async def test_gives_up_on_wrong_bytes(cache: BlobCache, registry: Registry, target: Path) -> None:
-    registry.content = b"y" * len(CONTENT)
+async def test_a_damaged_chunk_is_never_read(lonely: BlobCache, files: BlobFiles) -> None:
+    await lonely.fetch(DIGEST)
+    assert await lonely.read(DIGEST, 5, 100) == CONTENT[5:105]
+    files.blob.write_bytes(damaged(CONTENT, 1))
+    assert await lonely.read(DIGEST, 5, 100) == CONTENT[5:105]
+    lonely.changed.clear()
+    with pytest.raises(NotFound):
+        await lonely.read(DIGEST, CHUNK_BYTES - 1, 2)
+    assert lonely.changed.is_set()
+    with pytest.raises(NotFound):
+        await lonely.read(DIGEST, 5, 100)
+    [state] = await lonely.describe()
+    assert (state.verified_at, state.completed) == (None, len(CONTENT) - CHUNK_BYTES)
+    assert state.damaged_at is not None
+
+
+async def test_a_scrub_finds_damage(lonely: BlobCache, files: BlobFiles) -> None:
+    await lonely.fetch(DIGEST)
+    before = files.chunks.stat().st_mtime_ns
+    await lonely.scrub(DIGEST, Throttle(0))
+    assert files.chunks.stat().st_mtime_ns > before
+    files.blob.write_bytes(damaged(CONTENT, 2))
+    await lonely.scrub(DIGEST, Throttle(0))
+    [state] = await lonely.describe()
+    assert state.verified_at is None
+
+
+async def test_what_is_dropped_leaves_nothing_but_its_lock(lonely: BlobCache, files: BlobFiles) -> None:
+    await lonely.fetch(DIGEST)
+    await lonely.drop(DIGEST)
+    assert [path.suffix for path in files.blob.parent.iterdir()] == [".lock"]
+    assert await lonely.describe() == ()
+    with pytest.raises(NotFound):
+        await lonely.read(DIGEST, 0, 1)
+
+
+async def test_an_error_is_tried_again(lonely: BlobCache, sources: Sources) -> None:
+    sources.registry.answers = [Response("busy", 503), Response("busy", 503)]
+    assert content_of(await lonely.fetch(DIGEST)) == CONTENT
+
+
+async def test_gives_up_on_wrong_bytes(lonely: BlobCache, sources: Sources, files: BlobFiles) -> None:
+    sources.registry.content = damaged(CONTENT, 1)
     with pytest.raises(ModelLoadFailed, match="not those of its digest"):
-        await cache.fetch(DIGEST)
-    assert not present(target)
+        await lonely.fetch(DIGEST)
+    assert not files.blob.exists()
 
 
-async def test_a_blob_nobody_has(cache: BlobCache, registry: Registry) -> None:
-    registry.content = b""
+async def test_gives_up_on_a_registry_that_only_refuses(lonely: BlobCache, sources: Sources) -> None:
+    sources.registry.answers = [Response("busy", 503) for _ in range(6)]
+    with pytest.raises(ModelLoadFailed, match="503"):
+        await lonely.fetch(DIGEST)
+
+
+async def test_a_blob_nobody_has(lonely: BlobCache, sources: Sources) -> None:
+    sources.registry.content = b""
     with pytest.raises(ModelLoadFailed, match="does not have"):
-        await cache.fetch(DIGEST)
+        await lonely.fetch(DIGEST)
 
 
 @pytest.mark.parametrize("digest", ["sha256:abc", "../../etc/passwd", DIGEST + "\n", DIGEST.upper(), ""])
-async def test_refuses_what_is_no_digest(cache: BlobCache, digest: str) -> None:
-    with pytest.raises(InvalidRequest):
-        await cache.fetch(digest)
+async def test_refuses_what_is_no_digest(lonely: BlobCache, digest: str) -> None:
+    for call in (lonely.fetch(digest), lonely.read(digest, 0, 1), lonely.size(digest), lonely.drop(digest)):
+        with pytest.raises(InvalidRequest):
+            await call
 
 
-async def test_waits_for_another_process(cache: BlobCache, target: Path) -> None:
-    with target.with_suffix(".lock").open("ab") as other:
+async def test_waits_for_another_process(lonely: BlobCache, files: BlobFiles) -> None:
+    with files.lock.open("ab") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        fetching = asyncio.create_task(cache.fetch(DIGEST))
+        fetching = asyncio.create_task(lonely.fetch(DIGEST))
         done, _ = await asyncio.wait({fetching}, timeout=0.05)
         assert not done
-    assert (await fetching).read_bytes() == CONTENT
+    assert content_of(await fetching) == CONTENT
 
 
-async def test_a_full_disk_is_a_clear_error(cache: BlobCache, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_space(self: Path, other: Path) -> None:
+async def test_a_full_disk_is_a_clear_error(
+    lonely: BlobCache, files: BlobFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_space(self: BlobFiles, index: int, chunk: bytes) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "replace", no_space)
+    monkeypatch.setattr(BlobFiles, "store", no_space)
     with pytest.raises(ModelLoadFailed, match="no space is left"):
-        await cache.fetch(DIGEST)
-    assert not target.with_suffix(".partial").exists()
+        await lonely.fetch(DIGEST)
+    assert not files.partial.exists()
