@@ -1,12 +1,13 @@
 """What the live workers have in memory, as their heartbeats say."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from uuid import uuid4
 
 from libs.common.contracts.worker import LoadedModel, WorkerHeartbeat
 
 SILENCE_SECONDS = 5.0
-HEARTBEAT_COMES_SECONDS = 1.5
+ANSWER_SECONDS = 1.0
 
 
 class Cluster:
@@ -14,7 +15,9 @@ class Cluster:
 
     def __init__(self) -> None:
         self._workers: dict[str, tuple[WorkerHeartbeat, float]] = {}
-        self._expected: dict[str, float] = {}
+        self._unanswered: dict[str, set[str]] = {}
+        """By mark: the workers that have not answered with it yet."""
+
         self._heard = asyncio.Event()
 
     def hear(self, heartbeat: WorkerHeartbeat, now: float) -> None:
@@ -25,26 +28,30 @@ class Cluster:
         silent = [worker_id for worker_id, (_, heard_at) in self._workers.items() if now - heard_at > SILENCE_SECONDS]
         for worker_id in silent:
             del self._workers[worker_id]
-        for model in heartbeat.loaded:
-            self._expected.pop(model.runner, None)
+        for mark, workers in self._unanswered.items():
+            workers.intersection_update(self._workers)
+            if mark in heartbeat.marks:
+                workers.discard(heartbeat.worker_id)
         self._heard.set()
 
-    def expect(self, runner: str, now: float) -> None:
-        """A worker has just loaded this model: its next heartbeat will say so."""
-        self._expected[runner] = now + HEARTBEAT_COMES_SECONDS
+    async def poll(self, announce: Callable[[str], Awaitable[None]]) -> None:
+        """Announce an event to all workers, and wait until each has answered with its mark or a second has passed.
 
-    async def settle(self, now: float) -> None:
-        """Wait for the heartbeats we expect, so that a model is listed as soon as its load was answered."""
-        self._expected = {runner: until for runner, until in self._expected.items() if until > now}
-        if not self._expected:
-            return
+        What ``loaded`` tells then is true at least from when the event was announced, whoever asked for a load or an
+        unload before, through whichever gateway. Raises what ``announce`` raises.
+        """
+        mark = uuid4().hex
+        unanswered = self._unanswered[mark] = set(self._workers)
         try:
-            async with asyncio.timeout(max(self._expected.values()) - now):
-                while self._expected:
+            await announce(mark)
+            async with asyncio.timeout(ANSWER_SECONDS):
+                while unanswered:
                     self._heard.clear()
                     await self._heard.wait()
         except TimeoutError:
-            return
+            return  # a worker that hangs; it will be taken for lost
+        finally:
+            del self._unanswered[mark]
 
     def loaded(self, now: float) -> list[LoadedModel]:
         """One row per model, the one that stays longest; latest expiry first."""

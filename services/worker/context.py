@@ -1,6 +1,7 @@
 """What the worker's handlers and loops may use."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
@@ -47,6 +48,9 @@ class Context:
     replicas: Replicas
     changed: asyncio.Event
     """Set when the next heartbeat should not wait."""
+
+    marks: deque[str] = field(default_factory=lambda: deque(maxlen=1000))
+    """Of the events that the next heartbeat answers."""
 
     running: dict[str, Running] = field(default_factory=dict)
     cancelled: TTLCache[str, None] = field(default_factory=lambda: TTLCache(maxsize=100_000, ttl=60))

@@ -1,10 +1,10 @@
 """The worker's doors on the bus."""
 
 from libs.common.bus.base import Ack, Delivery, Handlers
-from libs.common.contracts.gateway import InferenceCancelled, ModelUnloadRequested
+from libs.common.contracts.gateway import HeartbeatRequested, InferenceCancelled, ModelUnloadRequested
 from libs.common.contracts.registry import ModelChanged, ReplicasRequested
 from libs.common.contracts.worker import RunInference
-from services.worker import inference
+from services.worker import heartbeat, inference
 from services.worker.context import Context
 
 handlers = Handlers("worker")
@@ -26,6 +26,12 @@ async def inference_cancelled(event: InferenceCancelled, ctx: Context) -> None:
 @handlers.on(ModelUnloadRequested, every_replica=True)
 async def unload(event: ModelUnloadRequested, ctx: Context) -> None:
     await ctx.models.unload(event.runner)
+    heartbeat.answer(ctx, event.mark)
+
+
+@handlers.on(HeartbeatRequested, every_replica=True)
+async def heartbeat_requested(event: HeartbeatRequested, ctx: Context) -> None:
+    heartbeat.answer(ctx, event.mark)
 
 
 @handlers.on(ModelChanged, every_replica=True)

@@ -42,6 +42,7 @@ def compose(ctx: Context) -> WorkerHeartbeat:
             if not running.ending
         ),
         virtual_models=ctx.engines.virtual_models,
+        marks=tuple(ctx.marks),
         sent_at=time.time(),
     )
 
@@ -57,8 +58,16 @@ async def beat(ctx: Context) -> None:
         ctx.changed.clear()
 
 
+def answer(ctx: Context, mark: str) -> None:
+    """Somebody waits for a heartbeat with this mark."""
+    ctx.marks.append(mark)
+    ctx.changed.set()
+
+
 async def announce(ctx: Context) -> None:
+    heartbeat = compose(ctx)
+    ctx.marks.clear()
     try:
-        await ctx.bus.publish(compose(ctx))
+        await ctx.bus.publish(heartbeat)
     except Unavailable as error:
         log.warning("no heartbeat", error=str(error))

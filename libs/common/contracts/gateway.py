@@ -16,6 +16,13 @@ class ModelUnloadRequested(Event):
 
     name: str
     runner: str = Field("", description="``ModelRef.runner``")
+    mark: str = Field("", description="every worker's next heartbeat, once that is done, carries it")
+
+
+class HeartbeatRequested(Event):
+    """Somebody asks what is in memory now: every worker says so at once."""
+
+    mark: str = Field(description="carried by the heartbeat that answers")
 
 
 class OperationCancelled(Event):

@@ -80,4 +80,5 @@ class WorkerHeartbeat(Event):
     loaded: tuple[LoadedModel, ...] = ()
     running: tuple[RunningRequest, ...] = ()
     virtual_models: tuple[VirtualModel, ...] = ()
+    marks: tuple[str, ...] = Field((), description="of the events this heartbeat answers")
     sent_at: float

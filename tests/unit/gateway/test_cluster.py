@@ -1,5 +1,6 @@
 import asyncio
-import time
+
+import pytest
 
 from libs.common.contracts.worker import LoadedModel
 from services.gateway.cluster import SILENCE_SECONDS, Cluster
@@ -26,21 +27,49 @@ def test_workers_that_say_goodbye_or_nothing_are_left_out() -> None:
     assert [model.name for model in cluster.loaded(2)] == ["a"]
 
 
-async def test_a_model_just_loaded_is_waited_for() -> None:
-    cluster = Cluster()
-    now = time.monotonic()
-    cluster.expect("digest-of-a", now)
-    settled = asyncio.create_task(cluster.settle(now))
-    await asyncio.sleep(0)
-    cluster.hear(a_heartbeat(), now)
-    await asyncio.sleep(0)
-    assert not settled.done()
-    cluster.hear(a_heartbeat(loaded=(loaded("a", 5.0),)), now)
-    await asyncio.wait_for(settled, 1)
-    assert [model.name for model in cluster.loaded(now)] == ["a"]
+class Announced:
+    """What the workers hear: an event without a name, but for its mark."""
+
+    def __init__(self) -> None:
+        self.mark: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def __call__(self, mark: str) -> None:
+        self.mark.set_result(mark)
 
 
-async def test_nothing_expected_is_nothing_waited_for() -> None:
+async def test_a_poll_waits_until_every_worker_has_answered() -> None:
+    cluster, announced = Cluster(), Announced()
+    for worker_id in ("w1", "w2", "w3"):
+        cluster.hear(a_heartbeat(worker_id=worker_id), 0)
+    poll = asyncio.create_task(cluster.poll(announced))
+    mark = await announced.mark
+    for heartbeat in (
+        a_heartbeat(worker_id="w1", marks=("other", mark), loaded=(loaded("a", 5.0),)),
+        a_heartbeat(worker_id="w2", state="offline"),
+        a_heartbeat(worker_id="w3"),
+    ):
+        cluster.hear(heartbeat, 0)
+        await asyncio.sleep(0)
+        assert not poll.done()
+    cluster.hear(a_heartbeat(worker_id="w3", marks=(mark,)), 0)
+    await asyncio.wait_for(poll, 0.5)
+    assert [model.name for model in cluster.loaded(0)] == ["a"]
+
+
+async def test_polls_do_not_disturb_each_other() -> None:
+    cluster, first, second = Cluster(), Announced(), Announced()
+    cluster.hear(a_heartbeat(), 0)
+    polls = [asyncio.create_task(cluster.poll(announced)) for announced in (first, second)]
+    cluster.hear(a_heartbeat(marks=(await first.mark, await second.mark)), 0)
+    await asyncio.wait_for(asyncio.gather(*polls), 0.5)
+
+
+async def test_without_workers_nobody_is_waited_for() -> None:
+    await asyncio.wait_for(Cluster().poll(Announced()), 0.5)
+
+
+async def test_a_worker_that_does_not_answer_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.gateway.cluster.ANSWER_SECONDS", 0.01)
     cluster = Cluster()
-    cluster.expect("gone", 0)
-    await cluster.settle(100)
+    cluster.hear(a_heartbeat(), 0)
+    await cluster.poll(Announced())

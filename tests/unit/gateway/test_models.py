@@ -57,9 +57,9 @@ def test_a_local_name(name: str, local: str) -> None:
 
 @pytest.mark.parametrize("name", ["m:cloud", "m:7b-cloud", "ns/m:7B-Cloud ", "m: cloud"])
 def test_cloud_names_are_refused(name: str) -> None:
-    with pytest.raises(Forbidden, match="^ollama cloud is disabled: remote model is unavailable$"):
+    with pytest.raises(Forbidden, match="ollama cloud is disabled: remote model is unavailable"):
         local_name(name)
-    with pytest.raises(Forbidden, match="remote model details are unavailable$"):
+    with pytest.raises(Forbidden, match="remote model details are unavailable"):
         local_name(name, REMOTE_DETAILS)
 
 

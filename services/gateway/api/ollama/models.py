@@ -2,17 +2,19 @@
 
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from starlette.responses import Response
 
+from libs.common.contracts.gateway import HeartbeatRequested
 from libs.common.contracts.registry import DescribeModel, ListModels, ModelDescription, ModelSummary
 from libs.common.contracts.worker import LoadedModel
-from libs.common.errors import InvalidModelName, InvalidRequest, ModelNotFound
+from libs.common.errors import InvalidModelName, InvalidRequest, ModelNotFound, Unavailable
 from services.gateway.api.door import Call
 from services.gateway.api.json_body import Fields
 from services.gateway.api.ollama.wire import FOREVER_SECONDS, JsonAnswer, details_of, local_time
-from services.gateway.models import LONGEST_NAME, display_name
+from services.gateway.models import LONGEST_NAME, REMOTE_DETAILS, display_name, local_name
 
 
 async def tags(call: Call) -> Response:
@@ -33,7 +35,9 @@ def _summary(model: ModelSummary) -> dict[str, Any]:
 
 
 async def ps(call: Call) -> Response:
-    await call.ctx.cluster.settle(time.monotonic())
+    bus = call.ctx.bus
+    with suppress(Unavailable):  # without a broker what is known is all there is
+        await call.ctx.cluster.poll(lambda mark: bus.publish(HeartbeatRequested(mark=mark)))
     return JsonAnswer({"models": [_loaded(model) for model in call.ctx.cluster.loaded(time.monotonic())]})
 
 
@@ -58,10 +62,11 @@ async def show(call: Call) -> Response:
         raise InvalidRequest("model is required")
     if len(name) > LONGEST_NAME:
         raise InvalidModelName
+    local = local_name(name, REMOTE_DETAILS)
     try:
-        model = await call.ctx.bus.ask(DescribeModel(name=name, verbose=verbose))
+        model = await call.ctx.bus.ask(DescribeModel(name=local, verbose=verbose))
     except ModelNotFound:
-        raise ModelNotFound(f"model '{display_name(name)}' not found") from None
+        raise ModelNotFound(f"model '{display_name(local)}' not found") from None
     info = model.model_info
     if call.headers.get("user-agent", "").startswith("GitHubCopilotChat/"):
         info = {**info, "general.basename": name}
