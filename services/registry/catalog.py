@@ -6,6 +6,7 @@ import structlog
 
 from libs.common.contracts.inference import ModelRef
 from libs.common.contracts.registry import BlobLocation, ModelChanged, ModelDescription, ModelSummary
+from libs.common.database import Transaction
 from libs.common.errors import InvalidModelName, InvalidRequest, ModelNotFound, NotFound, ServiceError
 from services.registry import blobs, described, gguf_info, layers, manifests, names, prune
 from services.registry.blobs import Blob
@@ -14,6 +15,7 @@ from services.registry.manifests import Layer, Manifest
 from services.registry.names import ModelName
 from services.registry.store import blobs as blob_store
 from services.registry.store import models as store
+from services.registry.store import versions as version_store
 from services.registry.store.models import Content, StoredModel
 
 log = structlog.get_logger(__name__)
@@ -58,10 +60,18 @@ async def save(ctx: Context, name: ModelName, content: Content) -> bool:
         await store.lock_name(tx, name)
         spelled = await store.spelling(tx, name)
         await manifests.write(ctx.settings.data_dir, spelled, content.manifest)
-        changed = await store.save_model(tx, spelled, content)
+        changed = await _keeping_a_version(tx, ctx.settings.versions_kept, spelled, content)
     if changed:
         await ctx.bus.publish(ModelChanged(name=spelled.display))
     return changed
+
+
+async def _keeping_a_version(tx: Transaction, kept: int, name: ModelName, content: Content) -> bool:
+    before = await store.find_model(tx, name)
+    if before is not None and before.digest != content.manifest.digest:
+        await version_store.drop_version(tx, before.id, content.manifest.digest)
+        await version_store.keep_current(tx, before.id, kept)
+    return await store.save_model(tx, name, content)
 
 
 async def copy(ctx: Context, source: str, destination: str) -> None:
@@ -72,11 +82,10 @@ async def copy(ctx: Context, source: str, destination: str) -> None:
             parsed[role] = names.parse(text)
         except InvalidModelName:
             raise InvalidModelName(f'{role} "{text}" is invalid') from None
-    async with ctx.db.transaction() as tx:
-        content = await store.find_content(tx, parsed["source"])
-    if content is None:
+    model = await _find(ctx, parsed["source"])
+    if model is None:
         raise ModelNotFound(f'model "{source}" not found')
-    await save(ctx, parsed["destination"], content)
+    await save(ctx, parsed["destination"], model.content)
 
 
 async def delete(ctx: Context, name: str) -> None:
@@ -86,24 +95,29 @@ async def delete(ctx: Context, name: str) -> None:
     except InvalidModelName:
         raise InvalidModelName(f'name "{name}" is invalid') from None
     async with ctx.db.transaction() as tx:
+        # Nobody writes a manifest in the directories that go with this one's.
         await blob_store.lock_while_removing(tx)
-        await store.lock_name(tx, parsed)
         model = await store.find_model(tx, parsed)
-        had = await store.delete_model(tx, parsed)
-        if model is None or had is None:
+        if model is None:
             raise _not_found(name)
+        had = await version_store.list_layers(tx, model.id)
+        await store.delete_model(tx, model.id)
         await manifests.remove(ctx.settings.data_dir, model.name)
     await prune.remove_unneeded(ctx, had)
     await ctx.bus.publish(ModelChanged(name=model.name.display))
 
 
+async def find_stored(ctx: Context, name: str) -> StoredModel:
+    """Raises ``ModelNotFound``, also for virtual models, and ``InvalidModelName``."""
+    model = await _find(ctx, names.parse(name))
+    if model is None:
+        raise _not_found(name)
+    return model
+
+
 async def find_manifest(ctx: Context, name: str) -> Manifest:
     """Of a model that is stored here. Raises ``ModelNotFound`` and ``InvalidModelName``."""
-    async with ctx.db.transaction() as tx:
-        content = await store.find_content(tx, names.parse(name))
-    if content is None:
-        raise _not_found(name)
-    return content.manifest
+    return (await find_stored(ctx, name)).content.manifest
 
 
 async def resolve(ctx: Context, name: str) -> ModelRef:
@@ -138,10 +152,11 @@ async def describe(ctx: Context, name: str, *, verbose: bool) -> ModelDescriptio
         if virtual is None:
             raise _not_found(name)
         return virtual
+    content = model.content
     info, tensors = (
-        await gguf_info.read_in_full(ctx.blobs.path(model.weights)) if verbose else (model.facts.model_info, ())
+        await gguf_info.read_in_full(ctx.blobs.path(model.weights)) if verbose else (content.facts.model_info, ())
     )
-    license_text = await layers.read_license(ctx.blobs, await find_manifest(ctx, name))
+    license_text = await layers.read_license(ctx.blobs, content.manifest)
     return described.description(model, license_text, info, tensors)
 
 

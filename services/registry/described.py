@@ -4,12 +4,13 @@ from typing import Any
 
 from libs.common.contracts.inference import ModelDetails, ModelRef
 from libs.common.contracts.registry import ModelDescription, ModelSummary
-from services.registry.store.models import StoredModel
+from services.registry.store.models import Content, StoredModel
 
 
 def reference(model: StoredModel) -> ModelRef:
     """Without a Go template the engine finds the weights' own in the GGUF."""
-    contents = model.contents
+    content = model.content
+    contents = content.contents
     return ModelRef(
         name=model.name.display,
         digest=model.digest,
@@ -18,24 +19,25 @@ def reference(model: StoredModel) -> ModelRef:
         projector=contents.projector,
         adapters=contents.adapters,
         size=model.size,
-        capabilities=_capabilities(model),
-        context_length=model.facts.details.context_length,
+        capabilities=_capabilities(content),
+        context_length=content.facts.details.context_length,
         parameters=contents.parameters,
         system=contents.system,
         template=contents.template,
         messages=contents.messages,
-        details=_details(model),
+        details=_details(content),
     )
 
 
 def summary(model: StoredModel) -> ModelSummary:
+    content = model.content
     return ModelSummary(
         name=model.name.display,
         digest=model.digest,
         size=model.size,
         modified_at=model.modified_at.timestamp(),
-        details=_details(model),
-        capabilities=_capabilities(model),
+        details=_details(content),
+        capabilities=_capabilities(content),
     )
 
 
@@ -43,14 +45,15 @@ def description(
     model: StoredModel, license_text: str, model_info: dict[str, Any], tensors: tuple[dict[str, Any], ...]
 ) -> ModelDescription:
     """With a template shown in any case: the Go template, or else the weights' own."""
-    contents = model.contents
+    content = model.content
+    contents = content.contents
     return ModelDescription(
         name=model.name.display,
         modified_at=model.modified_at.timestamp(),
-        details=_details(model),
+        details=_details(content),
         model_info=model_info,
-        capabilities=_capabilities(model),
-        template=model.facts.template if contents.template is None else contents.template,
+        capabilities=_capabilities(content),
+        template=content.facts.template if contents.template is None else contents.template,
         system=contents.system,
         parameters=contents.parameters,
         license=license_text,
@@ -64,13 +67,13 @@ def description(
     )
 
 
-def _capabilities(model: StoredModel) -> tuple[str, ...]:
+def _capabilities(content: Content) -> tuple[str, ...]:
     """A row from before there were contents has what its weights say."""
-    return model.contents.capabilities or model.facts.capabilities
+    return content.contents.capabilities or content.facts.capabilities
 
 
-def _details(model: StoredModel) -> ModelDetails:
-    details, contents = model.facts.details, model.contents
+def _details(content: Content) -> ModelDetails:
+    details, contents = content.facts.details, content.contents
     seen_with = contents.projector_info.get("general.architecture")
     families = details.families if seen_with is None else (*details.families, str(seen_with))
     return details.model_copy(update={"parent_model": contents.parent_model, "families": families})

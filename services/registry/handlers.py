@@ -1,24 +1,33 @@
 """The registry's doors on the bus."""
 
-from libs.common.bus.base import Handlers
+from libs.common.bus.base import Ack, Delivery, Handlers
+from libs.common.contracts.gateway import OperationCancelled
 from libs.common.contracts.inference import ModelRef
 from libs.common.contracts.registry import (
     BlobLocation,
     CachePlan,
+    CopyModel,
+    DeleteModel,
     DescribeModel,
     ListModels,
     ListReplicas,
+    ListVersions,
     LocateBlob,
     ModelDescription,
     ModelSummary,
+    ModelVersion,
+    PullModel,
+    PushModel,
     Replica,
     ReplicateModel,
     ReportCache,
     ResolveModel,
+    RollBack,
 )
 from libs.common.contracts.worker import WorkerHeartbeat
-from services.registry import catalog, replicas
+from services.registry import catalog, pull, push, replicas, versions
 from services.registry.context import Context
+from services.registry.operations import PREFETCH
 
 handlers = Handlers("registry")
 
@@ -56,6 +65,45 @@ async def replicate_model(query: ReplicateModel, ctx: Context) -> tuple[Replica,
 @handlers.on(ListReplicas)
 async def list_replicas(query: ListReplicas, ctx: Context) -> tuple[Replica, ...]:
     return await replicas.list_replicas(ctx, query.model)
+
+
+@handlers.on(CopyModel)
+async def copy_model(query: CopyModel, ctx: Context) -> None:
+    await catalog.copy(ctx, query.source, query.destination)
+
+
+@handlers.on(DeleteModel)
+async def delete_model(query: DeleteModel, ctx: Context) -> None:
+    await catalog.delete(ctx, query.name)
+
+
+@handlers.on(ListVersions)
+async def list_versions(query: ListVersions, ctx: Context) -> tuple[ModelVersion, ...]:
+    return await versions.list_versions(ctx, query.name)
+
+
+@handlers.on(RollBack)
+async def roll_back(query: RollBack, ctx: Context) -> ModelVersion:
+    return await versions.roll_back(ctx, query.name, query.digest)
+
+
+@handlers.on(PullModel, ack=Ack.MANUAL, prefetch=PREFETCH)
+async def pull_model(command: PullModel, ctx: Context, delivery: Delivery) -> None:
+    await ctx.operations.accept(
+        command, delivery, lambda report: pull.pull(ctx, command.name, insecure=command.insecure, report=report)
+    )
+
+
+@handlers.on(PushModel, ack=Ack.MANUAL, prefetch=PREFETCH)
+async def push_model(command: PushModel, ctx: Context, delivery: Delivery) -> None:
+    await ctx.operations.accept(
+        command, delivery, lambda report: push.push(ctx, command.name, insecure=command.insecure, report=report)
+    )
+
+
+@handlers.on(OperationCancelled, every_replica=True)
+async def operation_cancelled(event: OperationCancelled, ctx: Context) -> None:
+    ctx.operations.cancel(event.operation_id)
 
 
 @handlers.on(WorkerHeartbeat, every_replica=True)

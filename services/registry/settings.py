@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import Field, SecretStr
 
-from libs.common.settings import ServiceSettings, service_settings
+from libs.common.settings import CommaSeparated, ServiceSettings, service_settings
 
 
 class Settings(ServiceSettings):
@@ -21,7 +21,18 @@ class Settings(ServiceSettings):
 
     versions_kept: int = Field(5, ge=0, le=1000, description="earlier versions of each model to roll back to; 0: none")
     prune_after_seconds: float = Field(3600, ge=60, description="bytes that no model needs are kept this long")
-    prune: bool = Field(True, description="whether bytes that no model needs are removed; off if OLLAMA_NOPRUNE is set")
+
+    credentials: dict[str, SecretStr] = Field(
+        {}, description='for other registries: {"host": "user:password or token"}; http://host for plain http'
+    )
+    allow_private_hosts: CommaSeparated = Field(
+        (), description="pull and push reach public addresses, and these: hosts, addresses, networks, or *"
+    )
+    pull_max_bytes: int = Field(2_000_000_000_000, ge=1, description="a larger model is not pulled")
+    transfer_streams: int = Field(16, ge=1, le=256, description="parts of blobs that are fetched at once")
+    part_min_bytes: int = Field(100_000_000, ge=1, description="a smaller blob is fetched and sent in one part")
+    part_max_bytes: int = Field(1_000_000_000, ge=1, description="no part is larger")
+    stall_seconds: float = Field(30, gt=0, le=3600, description="a silent connection to another registry is given up")
 
     @property
     def blobs_url(self) -> str:

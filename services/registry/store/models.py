@@ -14,32 +14,6 @@ from services.registry.names import ModelName
 
 
 @dataclass(frozen=True)
-class StoredModel:
-    host: str
-    namespace: str
-    model: str
-    tag: str
-    digest: str
-    size: int
-    facts_json: str
-    contents_json: str
-    weights: str
-    modified_at: datetime
-
-    @property
-    def name(self) -> ModelName:
-        return ModelName(self.host, self.namespace, self.model, self.tag)
-
-    @property
-    def facts(self) -> GgufInfo:
-        return GgufInfo.model_validate_json(self.facts_json)
-
-    @property
-    def contents(self) -> Contents:
-        return Contents.model_validate_json(self.contents_json)
-
-
-@dataclass(frozen=True)
 class Content:
     """A manifest, understood: everything that is saved about a model but its name."""
 
@@ -51,13 +25,47 @@ class Content:
     contents: Contents
 
 
+@dataclass(frozen=True)
+class StoredModel:
+    id: int
+    host: str
+    namespace: str
+    model: str
+    tag: str
+    digest: str
+    size: int
+    manifest_text: str
+    weights: str
+    facts_json: str
+    contents_json: str
+    modified_at: datetime
+
+    @property
+    def name(self) -> ModelName:
+        return ModelName(self.host, self.namespace, self.model, self.tag)
+
+    @property
+    def content(self) -> Content:
+        return content_of(self.manifest_text, self.weights, self.facts_json, self.contents_json)
+
+
+def content_of(manifest: str, weights: str, facts: str, contents: str) -> Content:
+    """From what the columns hold."""
+    return Content(
+        manifests.parse(manifest.encode()),
+        weights,
+        GgufInfo.model_validate_json(facts),
+        Contents.model_validate_json(contents),
+    )
+
+
 async def find_model(tx: Transaction, name: ModelName) -> StoredModel | None:
     """Whatever the spelling of ``name``."""
     async with tx.cursor(row_factory=class_row(StoredModel)) as cursor:
         await cursor.execute(
             """
-            select host, namespace, model, tag, digest, size, facts::text as facts_json,
-                   contents::text as contents_json, weights, modified_at
+            select id, host, namespace, model, tag, digest, size, manifest as manifest_text, weights,
+                   facts::text as facts_json, contents::text as contents_json, modified_at
             from models where (lower(host), lower(namespace), lower(model), lower(tag))
                             = (lower(%s), lower(%s), lower(%s), lower(%s))
             """,
@@ -71,35 +79,12 @@ async def list_models(tx: Transaction) -> list[StoredModel]:
     async with tx.cursor(row_factory=class_row(StoredModel)) as cursor:
         await cursor.execute(
             """
-            select host, namespace, model, tag, digest, size, facts::text as facts_json,
-                   contents::text as contents_json, weights, modified_at
+            select id, host, namespace, model, tag, digest, size, manifest as manifest_text, weights,
+                   facts::text as facts_json, contents::text as contents_json, modified_at
             from models order by modified_at desc, id
             """
         )
         return await cursor.fetchall()
-
-
-async def find_content(tx: Transaction, name: ModelName) -> Content | None:
-    rows = await tx.execute(
-        """
-        select manifest, weights, facts::text, contents::text
-        from models where (lower(host), lower(namespace), lower(model), lower(tag))
-                        = (lower(%s), lower(%s), lower(%s), lower(%s))
-        """,
-        [name.host, name.namespace, name.model, name.tag],
-    )
-    row = await rows.fetchone()
-    return content_of(*row) if row else None
-
-
-def content_of(manifest: str, weights: str, facts: str, contents: str) -> Content:
-    """From what the columns hold."""
-    return Content(
-        manifests.parse(manifest.encode()),
-        weights,
-        GgufInfo.model_validate_json(facts),
-        Contents.model_validate_json(contents),
-    )
 
 
 async def find_facts(tx: Transaction, weights: str) -> GgufInfo | None:
@@ -161,28 +146,9 @@ async def save_model(tx: Transaction, name: ModelName, content: Content) -> bool
     return True
 
 
-async def delete_model(tx: Transaction, name: ModelName) -> list[str] | None:
-    """And its versions. The digests of all their layers, or None if there was no such model."""
-    parts = [name.host, name.namespace, name.model, name.tag]
-    async with tx.cursor() as cursor:
-        await cursor.execute(
-            """
-            with found as (select id from models where (lower(host), lower(namespace), lower(model), lower(tag))
-                                                     = (lower(%s), lower(%s), lower(%s), lower(%s)))
-            select digest from model_layers where model_id = (select id from found)
-            union select unnest(layers) from model_versions where model_id = (select id from found)
-            """,
-            parts,
-        )
-        layers = [digest for (digest,) in await cursor.fetchall()]
-        await cursor.execute(
-            """
-            delete from models where (lower(host), lower(namespace), lower(model), lower(tag))
-                                   = (lower(%s), lower(%s), lower(%s), lower(%s))
-            """,
-            parts,
-        )
-        return layers if cursor.rowcount else None
+async def delete_model(tx: Transaction, model_id: int) -> None:
+    """And its versions."""
+    await tx.execute("delete from models where id = %s", [model_id])
 
 
 async def _save_layers(tx: Transaction, model_id: int, manifest: Manifest) -> None:
