@@ -19,6 +19,11 @@ async def start(settings: Settings, runtime: Runtime) -> AsyncIterator[Context]:
         yield ctx
 
 
+async def drain(ctx: Context, _seconds: float) -> None:
+    """A pull may take hours: the next registry goes on with it."""
+    await ctx.operations.hand_over()
+
+
 service = Service(
     name="registry",
     settings=Settings,
@@ -26,5 +31,6 @@ service = Service(
     handlers=handlers,
     router=router,
     ready=lambda ctx: None if ctx.virtual_models.settled else "hears the workers first",
+    drain=drain,
     uses_postgres=True,
 )

@@ -4,11 +4,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from aiohttp.abc import AbstractResolver
+
 from libs.common.bus.base import Bus
 from libs.common.database import Database
 from libs.common.lifecycle import Runtime
 from services.registry.blobs import BlobStore
+from services.registry.operations import Operations
 from services.registry.settings import Settings
+from services.registry.transfer.downloads import Downloads
+from services.registry.transfer.remote import Remotes
 from services.registry.virtual_models import VirtualModels
 
 
@@ -18,9 +23,25 @@ class Context:
     db: Database
     bus: Bus
     blobs: BlobStore
+    remotes: Remotes
+    downloads: Downloads
+    operations: Operations
     virtual_models: VirtualModels = field(default_factory=VirtualModels)
 
 
 @asynccontextmanager
-async def open_context(settings: Settings, runtime: Runtime) -> AsyncIterator[Context]:
-    yield Context(settings=settings, db=runtime.db, bus=runtime.bus, blobs=BlobStore(settings.data_dir))
+async def open_context(
+    settings: Settings, runtime: Runtime, resolver: AbstractResolver | None = None
+) -> AsyncIterator[Context]:
+    """``resolver`` finds other registries, instead of the system's."""
+    blobs = BlobStore(settings.data_dir)
+    async with Remotes.open(settings, resolver) as remotes:
+        yield Context(
+            settings=settings,
+            db=runtime.db,
+            bus=runtime.bus,
+            blobs=blobs,
+            remotes=remotes,
+            downloads=Downloads(blobs, settings),
+            operations=Operations(runtime.bus, runtime.tasks),
+        )

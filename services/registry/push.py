@@ -1,0 +1,52 @@
+"""Give a model of ours to another registry, to the host that its name says."""
+
+from libs.common.contracts.registry import Progress
+from libs.common.errors import ServiceError
+from services.registry import catalog, names
+from services.registry.blobs import Blob
+from services.registry.context import Context
+from services.registry.manifests import MANIFEST_TYPE, Manifest
+from services.registry.names import DEFAULT_HOST, DEFAULT_NAMESPACE
+from services.registry.progress import Report
+from services.registry.transfer.remote import Remote, retrying
+from services.registry.transfer.upload import Upload
+
+
+async def push(ctx: Context, name: str, *, insecure: bool, report: Report) -> None:
+    """Blobs that are there already are not sent.
+
+    Raises ``InvalidModelName``, ``ModelNotFound``, ``Forbidden`` for a host that is not allowed and ``ServiceError``
+    for whatever the other registry refuses.
+    """
+    parsed = names.parse(name)
+    remote = ctx.remotes.repository(name, insecure=insecure)
+    report(Progress(status="retrieving manifest"))
+    manifest = await catalog.find_manifest(ctx, name)
+    if (parsed.host, parsed.namespace) == (DEFAULT_HOST, DEFAULT_NAMESPACE):
+        # Ollama's command line knows these words, and says that the name needs a namespace.
+        raise ServiceError("unauthorized: access denied")
+    config, *layers = manifest.layers
+    for layer in (*layers, config):
+        await _send(ctx, remote, layer.blob, report)
+    report(Progress(status="pushing manifest"))
+    await _put_manifest(remote, parsed.tag, manifest)
+    report(Progress(status="success"))
+
+
+async def _send(ctx: Context, remote: Remote, blob: Blob, report: Report) -> None:
+    status = f"pushing {blob.digest.removeprefix('sha256:')[:12]}"
+
+    def on_progress(completed: int) -> None:
+        report(Progress(status=status, digest=blob.digest, total=blob.size, completed=completed))
+
+    on_progress(0)
+    await Upload(remote, blob, ctx.blobs.path(blob.digest), ctx.settings.part_min_bytes, on_progress).run()
+
+
+async def _put_manifest(remote: Remote, tag: str, manifest: Manifest) -> None:
+    content = manifest.text.encode()
+    url, headers = remote.base / "manifests" / tag, {"Content-Type": MANIFEST_TYPE}
+    async for attempt in retrying():
+        with attempt:
+            async with remote.request("PUT", url, headers=headers, body=lambda: content):
+                pass

@@ -1,0 +1,1 @@
+"""Bytes from and to other registries; it knows nothing of models."""

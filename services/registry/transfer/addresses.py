@@ -1,0 +1,82 @@
+"""Which machines a pull or push may talk to: those on public addresses, and what ``allowed`` adds.
+
+Names come from users, and redirects from whoever they named, so the suite's own network must not be reachable by them.
+The check is made on the very addresses that a connection is made to: a name that resolves to another one a moment
+later gains nothing.
+"""
+
+import ipaddress
+import socket
+from collections.abc import Iterable
+from contextlib import suppress
+from ipaddress import IPv4Address, IPv6Address
+
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from libs.common.errors import Forbidden
+
+Address = IPv4Address | IPv6Address
+
+NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+EVERY_HOST = "*"
+
+
+class AllowedHosts:
+    """``allowed``: host names, addresses, networks, or ``*``."""
+
+    def __init__(self, allowed: Iterable[str] = ()) -> None:
+        self._names = {entry.lower() for entry in allowed}
+        self._networks = [network for entry in self._names if (network := _network(entry)) is not None]
+
+    def permit(self, host: str, address: str) -> bool:
+        """``address``: one that ``host`` resolves to."""
+        if EVERY_HOST in self._names or host.lower() in self._names:
+            return True
+        target = _target(ipaddress.ip_address(address))
+        return (target.is_global and not target.is_multicast) or any(target in network for network in self._networks)
+
+    def check_literal(self, host: str) -> None:
+        """For hosts that are addresses already, which no resolver sees. Raises ``Forbidden``."""
+        with suppress(ValueError):
+            if not self.permit(host, str(ipaddress.ip_address(host))):
+                raise refusal(host)
+
+
+class CheckedResolver(AbstractResolver):
+    """Raises ``Forbidden`` for a name none of whose addresses is permitted."""
+
+    def __init__(self, hosts: AllowedHosts, resolver: AbstractResolver) -> None:
+        self._hosts = hosts
+        self._resolver = resolver
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        found = await self._resolver.resolve(host, port, family)
+        permitted = [result for result in found if self._hosts.permit(host, result["host"])]
+        if not permitted:
+            raise refusal(host)
+        return permitted
+
+    async def close(self) -> None:
+        await self._resolver.close()
+
+
+def refusal(host: str) -> Forbidden:
+    return Forbidden(f"{host} is not on a public address, and REGISTRY_ALLOW_PRIVATE_HOSTS does not allow it")
+
+
+def _network(entry: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+    try:
+        return ipaddress.ip_network(entry, strict=False)
+    except ValueError:
+        return None
+
+
+def _target(address: Address) -> Address:
+    """The IPv4 address that an IPv6 one leads to, if it does."""
+    if isinstance(address, IPv4Address):
+        return address
+    if address in NAT64:
+        return IPv4Address(int(address) & 0xFFFFFFFF)
+    return address.ipv4_mapped or address.sixtofour or address

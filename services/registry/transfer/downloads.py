@@ -1,0 +1,66 @@
+"""Who wants a blob that is being fetched already shares it; it stops when nobody wants it any more."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from services.registry.blobs import Blob, BlobStore
+from services.registry.settings import Settings
+from services.registry.transfer.download import Download
+from services.registry.transfer.remote import Remote
+
+OnProgress = Callable[[int], None]
+
+
+@dataclass(eq=False)
+class Shared:
+    """A download and those who wait for it."""
+
+    waiting: list[OnProgress] = field(default_factory=list)
+    completed: int = 0
+    task: "asyncio.Task[None] | None" = None
+
+    def progressed(self, completed: int) -> None:
+        self.completed = completed
+        for on_progress in self.waiting:
+            on_progress(completed)
+
+
+class Downloads:
+    def __init__(self, store: BlobStore, settings: Settings) -> None:
+        self._store = store
+        self._settings = settings
+        self._streams = asyncio.Semaphore(settings.transfer_streams)
+        self._running: dict[str, Shared] = {}
+
+    async def fetch(self, remote: Remote, blob: Blob, on_progress: OnProgress) -> None:
+        """Returns when the blob is in the store. ``on_progress`` gets the bytes that are there.
+
+        Raises what ``Download.run`` raises, also to those who share it.
+        """
+        shared = self._running.get(blob.digest) or self._start(remote, blob)
+        assert shared.task is not None
+        shared.waiting.append(on_progress)
+        on_progress(shared.completed)
+        try:
+            await asyncio.shield(shared.task)
+        finally:
+            shared.waiting.remove(on_progress)
+            if not shared.waiting and not shared.task.done():
+                self._forget(blob.digest, shared)
+                shared.task.cancel()
+                await asyncio.wait({shared.task})
+
+    def _start(self, remote: Remote, blob: Blob) -> Shared:
+        shared = self._running[blob.digest] = Shared()
+        download = Download(
+            self._store, self._settings, self._streams, remote=remote, blob=blob, on_progress=shared.progressed
+        )
+        shared.task = asyncio.create_task(download.run(), name=f"download of {blob.digest}")
+        shared.task.add_done_callback(lambda _: self._forget(blob.digest, shared))
+        return shared
+
+    def _forget(self, digest: str, shared: Shared) -> None:
+        """Who wants it from now on starts anew: what was cancelled is nothing to wait for."""
+        if self._running.get(digest) is shared:
+            del self._running[digest]
