@@ -11,11 +11,11 @@ from libs.common.bus.base import Bus, Handlers
 from libs.common.bus.memory import MemoryBroker, MemoryBus
 from libs.common.contracts.registry import ModelChanged
 from libs.common.database import Database
+from libs.common.lifecycle import Runtime
 from libs.common.tasks import Tasks
 from libs.common.web import HttpServer, create_ops_app
 from services.registry.api import router
-from services.registry.blobs import BlobStore
-from services.registry.context import Context
+from services.registry.context import Context, open_context
 from services.registry.handlers import handlers
 from services.registry.settings import Settings
 from tests.fixtures.tiny_gguf import write_tiny_gguf
@@ -52,9 +52,11 @@ def settings(tmp_path: Path, tiny_gguf: Path) -> Settings:
 async def ctx(registry_db: Database, broker: MemoryBroker, settings: Settings) -> AsyncIterator[Context]:
     """The registry, listening and empty."""
     async with MemoryBus.open(broker, "registry", "r1") as bus:
-        ctx = Context(settings=settings, db=registry_db, bus=bus, blobs=BlobStore(settings.data_dir))
-        await bus.subscribe(handlers, ctx)
-        yield ctx
+        tasks = Tasks()
+        async with open_context(settings, Runtime("r1", bus, tasks, registry_db, None, None)) as ctx:
+            await bus.subscribe(handlers, ctx)
+            yield ctx
+            await tasks.cancel_all()
 
 
 @pytest.fixture
