@@ -1,0 +1,71 @@
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from libs.common.contracts.auth import Identity, VerifyKey
+from libs.common.contracts.registry import ListReplicas, Replica, ReplicateModel
+from libs.common.errors import InvalidRequest, ModelNotFound
+from tests.fixtures.gateway import Gateway, a_gateway
+
+REPLICA = Replica(node="a", state="syncing", size=10, completed=4, health=1.0, verified_at=None, heard_at=2.0, error="")
+
+
+@pytest.fixture
+async def gateway() -> AsyncIterator[Gateway]:
+    async with a_gateway() as gateway:
+        yield gateway
+
+
+def caller(gateway: Gateway, role: str) -> httpx.AsyncClient:
+    gateway.bus.answers[VerifyKey] = lambda _query: Identity(organization_id="o", user_id="u", role=role)
+    return gateway.client(Authorization="Bearer omx_key")
+
+
+@pytest.mark.parametrize("model", ["m", "host:5000/ns/m:tag", "sha256:" + "a" * 64])
+async def test_replicate(gateway: Gateway, model: str) -> None:
+    asked: list[ReplicateModel] = []
+
+    def replicate(query: ReplicateModel) -> tuple[Replica, ...]:
+        asked.append(query)
+        return (REPLICA,)
+
+    gateway.bus.answers[ReplicateModel] = replicate
+    async with caller(gateway, "operator") as http:
+        response = await http.post(f"/api/v1/models/{model}/replicate", json={"nodes": 2})
+    assert (response.status_code, response.json()) == (202, {"replicas": [REPLICA.model_dump()]})
+    assert asked == [ReplicateModel(model=model, count=2)]
+
+
+async def test_list(gateway: Gateway) -> None:
+    gateway.bus.answers[ListReplicas] = lambda _query: (REPLICA,)
+    async with caller(gateway, "readonly") as http:
+        response = await http.get("/api/v1/models/ns/m:tag/replicas")
+    assert (response.status_code, response.json()) == (200, {"replicas": [REPLICA.model_dump()]})
+
+
+@pytest.mark.parametrize("body", [{}, {"nodes": 0}, {"nodes": -1}, {"nodes": 10_001}, {"nodes": "many"}, []])
+async def test_a_number_that_is_none(gateway: Gateway, body: object) -> None:
+    async with caller(gateway, "admin") as http:
+        response = await http.post("/api/v1/models/m/replicate", json=body)
+    assert (response.status_code, response.json()["error"]["code"]) == (400, "invalid_request")
+
+
+async def test_what_the_registry_refuses(gateway: Gateway) -> None:
+    for error, status in ((InvalidRequest("only 1 nodes"), 400), (ModelNotFound(), 404)):
+
+        def refuse(_query: ReplicateModel, error: Exception = error) -> None:
+            raise error
+
+        gateway.bus.answers[ReplicateModel] = refuse
+        async with caller(gateway, "admin") as http:
+            response = await http.post("/api/v1/models/m/replicate", json={"nodes": 2})
+        assert response.status_code == status
+
+
+async def test_who_may(gateway: Gateway) -> None:
+    async with caller(gateway, "user") as http:
+        response = await http.post("/api/v1/models/m/replicate", json={"nodes": 2})
+    assert response.status_code == 403
+    async with gateway.client() as nobody:
+        assert (await nobody.get("/api/v1/models/m/replicas")).status_code == 401
