@@ -20,6 +20,8 @@ from services.gateway import inference
 from services.gateway.cluster import Cluster
 from services.gateway.identity import Identities
 from services.gateway.models import Models
+from services.gateway.operations import Operations
+from services.gateway.registry_http import RegistryHttp, open_registry_http
 from services.gateway.settings import Settings
 
 
@@ -60,6 +62,8 @@ class Context:
     follower: LogFollower
     identities: Identities
     models: Models
+    operations: Operations
+    registry_http: RegistryHttp
     cluster: Cluster = field(default_factory=Cluster)
     start_inference: StartInference = inference.start
     draining: asyncio.Event = field(default_factory=asyncio.Event)
@@ -68,9 +72,10 @@ class Context:
 @asynccontextmanager
 async def open_context(settings: Settings, runtime: Runtime) -> AsyncIterator[Context]:
     assert runtime.redis_settings is not None
-    async with LogFollower.open(
-        runtime.redis, runtime.redis_settings, runtime.instance, runtime.tasks.start
-    ) as follower:
+    async with (
+        LogFollower.open(runtime.redis, runtime.redis_settings, runtime.instance, runtime.tasks.start) as follower,
+        open_registry_http(settings) as registry_http,
+    ):
         yield Context(
             settings=settings,
             bus=runtime.bus,
@@ -80,4 +85,6 @@ async def open_context(settings: Settings, runtime: Runtime) -> AsyncIterator[Co
             follower=follower,
             identities=Identities(runtime.bus, runtime.tasks),
             models=Models(runtime.bus, runtime.tasks),
+            operations=Operations(runtime.bus, runtime.tasks, settings.operation_silence_seconds),
+            registry_http=registry_http,
         )

@@ -4,7 +4,7 @@ import time
 
 from libs.common.bus.base import Handlers
 from libs.common.contracts.auth import KeyRevoked
-from libs.common.contracts.registry import ModelChanged
+from libs.common.contracts.registry import ModelChanged, OperationReported
 from libs.common.contracts.worker import WorkerHeartbeat
 from services.gateway.context import Context
 
@@ -19,6 +19,11 @@ async def key_revoked(event: KeyRevoked, ctx: Context) -> None:
 @handlers.on(ModelChanged, every_replica=True)
 async def model_changed(event: ModelChanged, ctx: Context) -> None:
     ctx.models.forget(event.name)
+
+
+@handlers.on(OperationReported, every_replica=True)
+async def operation_reported(report: OperationReported, ctx: Context) -> None:
+    ctx.operations.hear(report)
 
 
 @handlers.on(WorkerHeartbeat, every_replica=True)

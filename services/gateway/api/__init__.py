@@ -9,7 +9,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
-from services.gateway.api import health, ollama, platform
+from services.gateway.api import health, ollama, platform, v2
 from services.gateway.api.guard import Guard
 from services.gateway.api.platform.small_bodies import SmallBodies
 from services.gateway.context import Context
@@ -20,6 +20,7 @@ def create_app(ctx: Context) -> Starlette:
     app = Starlette(
         routes=[
             *ollama.routes,
+            *v2.routes,
             Route("/api/v1/{rest:path}", rest),
             Route("/health", rest, methods=["GET"]),
             Route("/health/{rest:path}", rest, methods=["GET"]),

@@ -15,6 +15,7 @@ from libs.common.errors import InvalidRequest, RequestCancelled, TooLarge
 
 PARSE_IN_THREAD_BYTES = 256 * 1024
 LARGEST_INT = 2**63 - 1
+MOST_OBJECTS = 10_000
 DEEPEST_DATA = 100
 """Levels of a value that is passed on unread. Parsers behind the gateway refuse from 128 on."""
 
@@ -135,7 +136,10 @@ class Fields:
         )
 
     def objects(self, name: str, struct: str) -> list["Fields"]:
-        return [Fields(item, struct, f"{self._where}.{name}") for item in self.items(name, f"[]api.{struct}")]
+        items = self.items(name, f"[]api.{struct}")
+        if len(items) > MOST_OBJECTS:
+            raise InvalidRequest(f"{self._where}.{name} must not have more than {MOST_OBJECTS} items")
+        return [Fields(item, struct, f"{self._where}.{name}") for item in items]
 
     def object(self, name: str, struct: str) -> "Fields":
         return Fields(self._values.get(name), struct, f"{self._where}.{name}")
@@ -150,6 +154,15 @@ class Fields:
         for _node in nodes_of(value, name):
             pass
         return value
+
+    def texts_by_key(self, name: str) -> dict[str, str]:
+        """An object whose keys are data and whose values are text; null is none."""
+        items = self.mapping(name).items()
+        return {
+            key: item if isinstance(item, str) else self._refuse(name, item, "string")
+            for key, item in items
+            if item is not None
+        }
 
     def _integer(self, name: str, value: Any) -> int:
         if type(value) is int and -LARGEST_INT - 1 <= value <= LARGEST_INT:

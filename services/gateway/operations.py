@@ -1,0 +1,111 @@
+"""Pulls, pushes and creates: started as commands, followed by what the registry reports of them."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Final
+
+import structlog
+
+from libs.common.bus.base import Bus
+from libs.common.contracts.gateway import OperationCancelled
+from libs.common.contracts.registry import CreateModel, Failure, OperationReported, Progress, PullModel, PushModel
+from libs.common.errors import DeadlineExceeded, Unavailable, rebuild
+from libs.common.tasks import Tasks
+
+log = structlog.get_logger(__name__)
+
+MOST_WAITING: Final = 4096
+"""Lines kept for a client that reads slowly; more than any operation has layers and steps."""
+
+Command = PullModel | PushModel | CreateModel
+
+
+class Operation:
+    """One operation as its client sees it: each line of progress; how far a layer is, only the latest.
+
+    Close it in every case: closing before the end cancels the operation, unless others wait for the same.
+    """
+
+    def __init__(self, operations: "Operations", operation_id: str, silence_seconds: float) -> None:
+        self._operations = operations
+        self.operation_id = operation_id
+        self._silence_seconds = silence_seconds
+        self._waiting: dict[object, Progress] = {}
+        self._finished = False
+        self._failure: Failure | None = None
+        self._news = asyncio.Event()
+
+    async def __aiter__(self) -> AsyncIterator[Progress]:
+        """Raises the ``ServiceError`` it failed with, after its last line; ``DeadlineExceeded`` after long silence."""
+        while True:
+            while self._waiting:
+                yield self._waiting.pop(next(iter(self._waiting)))
+            if self._finished:
+                break
+            await self._hear_more()
+        if self._failure is not None:
+            raise rebuild(self._failure.code, self._failure.message)
+
+    async def aclose(self) -> None:
+        self._operations.forget(self.operation_id, cancel=not self._finished)
+
+    def hear(self, report: OperationReported) -> None:
+        if self._finished:
+            return  # told again, for those who missed it
+        for progress in report.progress:
+            line = (progress.status, progress.digest) if progress.digest else object()
+            self._waiting[line] = progress
+            if len(self._waiting) > MOST_WAITING:
+                del self._waiting[next(iter(self._waiting))]
+        self._failure, self._finished = report.error, report.finished
+        self._news.set()
+
+    async def _hear_more(self) -> None:
+        """A report that says nothing is a sign of life."""
+        self._news.clear()
+        try:
+            async with asyncio.timeout(self._silence_seconds):
+                await self._news.wait()
+        except TimeoutError:
+            raise DeadlineExceeded("nothing has been heard of this operation for too long") from None
+
+
+class Operations:
+    """Those that clients of this gateway follow."""
+
+    def __init__(self, bus: Bus, tasks: Tasks, silence_seconds: float) -> None:
+        self._bus = bus
+        self._tasks = tasks
+        self._silence_seconds = silence_seconds
+        self._followed: dict[str, Operation] = {}
+
+    def __len__(self) -> int:
+        return len(self._followed)
+
+    async def start(self, command: Command) -> Operation:
+        """Followed first, then sent, so that no report is missed. Raises ``Unavailable``."""
+        operation = Operation(self, command.operation_id, self._silence_seconds)
+        self._followed[command.operation_id] = operation
+        try:
+            await self._bus.send(command, message_id=command.operation_id)
+        except BaseException:
+            # Sent or not, we cannot know: the cancel is for the case that it was.
+            await operation.aclose()
+            raise
+        return operation
+
+    def hear(self, report: OperationReported) -> None:
+        operation = self._followed.get(report.operation_id)
+        if operation is not None:
+            operation.hear(report)
+
+    def forget(self, operation_id: str, *, cancel: bool) -> None:
+        if self._followed.pop(operation_id, None) is not None and cancel:
+            # In a task of the process: the task of a client that went away is itself being cancelled.
+            self._tasks.start(self._cancel(operation_id), "cancel an operation")
+
+    async def _cancel(self, operation_id: str) -> None:
+        try:
+            await self._bus.publish(OperationCancelled(operation_id=operation_id))
+        except Unavailable as error:
+            log.warning("could not publish a cancel", operation_id=operation_id, error=str(error))
