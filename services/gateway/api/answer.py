@@ -7,7 +7,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from libs.common.contracts.inference import InferenceTask, ModelRef
-from libs.common.contracts.tokens import Frame, StreamEnd
+from libs.common.contracts.tokens import Frame, Logprob, StreamEnd
 from libs.common.errors import ServiceError, StreamLost
 from libs.common.telemetry import mark_current_failed
 from services.gateway.api.door import Call
@@ -74,12 +74,14 @@ async def whole_answer(call: Call, model: ModelRef, task: InferenceTask) -> tupl
     text: list[str] = []
     thinking: list[str] = []
     tool_calls: list[dict[str, Any]] = []
+    logprobs: list[Logprob] = []
     stream = await _start(call, model, task)
     try:
         async for frame in stream:
             text.append(frame.text)
             thinking.append(frame.thinking)
             tool_calls += frame.tool_calls
+            logprobs += frame.logprobs
             if frame.end is not None:
                 whole = Frame(
                     frame.request_id,
@@ -89,6 +91,7 @@ async def whole_answer(call: Call, model: ModelRef, task: InferenceTask) -> tupl
                     thinking="".join(thinking),
                     tool_calls=tool_calls,
                     end=frame.end,
+                    logprobs=logprobs,
                 )
                 return whole, frame.end
         raise StreamLost

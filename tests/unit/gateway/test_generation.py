@@ -1,5 +1,6 @@
 """/api/generate and /api/chat: what is asked of the worker, and what the client gets."""
 
+import base64
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 
 from libs.common.contracts.gateway import ModelUnloadRequested
 from libs.common.contracts.inference import ChatMessage, InferenceTask, SamplingOptions
-from libs.common.contracts.tokens import StreamEnd
+from libs.common.contracts.tokens import Logprob, StreamEnd, TopLogprob
 from libs.common.errors import ContextExceeded, EngineFailed, Overloaded, RequestCancelled, ServiceError, Unavailable
 from tests.fixtures.gateway import END, Gateway, ScriptedStream, a_gateway
 
@@ -87,6 +88,100 @@ async def test_messages_reach_the_worker(gateway: Gateway, http: httpx.AsyncClie
     assert gateway.task.messages[2] == ChatMessage(role="tool", content="r")
 
 
+@pytest.mark.parametrize("think", [None, False, True, "low", "medium", "high", "max"])
+async def test_think_reaches_the_worker_as_it_is(gateway: Gateway, http: httpx.AsyncClient, think: Any) -> None:
+    for path, body in (("generate", {"prompt": "x"}), ("chat", {"messages": MESSAGES})):
+        await http.post(f"/api/{path}", json={"model": "thinker", "think": think, **body})
+        assert gateway.task.think is think or gateway.task.think == think
+
+
+async def test_what_generate_alone_has_reaches_the_worker(gateway: Gateway, http: httpx.AsyncClient) -> None:
+    body = {"model": "tools", "prompt": "p", "suffix": "s", "template": "{{ .Prompt }}", "images": ["aGk=", "a\r\nGk="]}
+    await http.post("/api/generate", json={**body, "width": 1, "height": 1, "steps": 1})
+    task = gateway.task
+    assert (task.suffix, task.template, task.images) == ("s", "{{ .Prompt }}", ("aGk=", "a\r\nGk="))
+    await http.post("/api/generate", json={"model": "m", "prompt": "p", "raw": True})
+    assert (gateway.task.raw, gateway.task.template, gateway.task.system) == (True, None, None)
+
+
+async def test_images_of_messages_reach_the_worker(gateway: Gateway, http: httpx.AsyncClient) -> None:
+    large = base64.b64encode(bytes(300_000)).decode()
+    messages = [{"role": "user", "content": "what is it?", "images": [large]}]
+    await http.post("/api/chat", json={"model": "tools", "messages": messages})
+    assert gateway.task.messages[0].images == (large,)
+
+
+@pytest.mark.parametrize(
+    ("given", "asked"),
+    [
+        ({}, (False, 0)),
+        ({"top_logprobs": 5}, (False, 0)),
+        ({"logprobs": True}, (True, 0)),
+        ({"logprobs": True, "top_logprobs": 20}, (True, 20)),
+    ],
+)
+async def test_top_logprobs_count_only_with_logprobs(
+    gateway: Gateway, http: httpx.AsyncClient, given: dict[str, Any], asked: tuple[bool, int]
+) -> None:
+    await http.post("/api/chat", json={"model": "m", "messages": MESSAGES, **given})
+    assert (gateway.task.logprobs, gateway.task.top_logprobs) == asked
+
+
+ENTRIES = [
+    Logprob("a", -0.5, b"a", [TopLogprob("a", -0.5, b"a"), TopLogprob("\ufffd", -1.0, b"\xe2")]),
+    Logprob("b", -2.0),
+]
+SHOWN = [
+    {
+        "token": "a",
+        "logprob": -0.5,
+        "bytes": [97],
+        "top_logprobs": [
+            {"token": "a", "logprob": -0.5, "bytes": [97]},
+            {"token": "\ufffd", "logprob": -1.0, "bytes": [226]},
+        ],
+    },
+    {"token": "b", "logprob": -2.0, "bytes": []},
+]
+
+
+@pytest.mark.parametrize(("path", "body"), [("generate", {"prompt": "x"}), ("chat", {"messages": MESSAGES})])
+async def test_logprobs_stand_beside_the_text(
+    gateway: Gateway, http: httpx.AsyncClient, path: str, body: dict[str, Any]
+) -> None:
+    def play(_task: InferenceTask) -> ScriptedStream:
+        stream = ScriptedStream()
+        return stream.say("a", logprobs=ENTRIES[:1]).say("").say("b", logprobs=ENTRIES[1:], end=END)
+
+    gateway.play = play
+    request = {"model": "m", "logprobs": True, "top_logprobs": 2, **body}
+    chunks = lines(await http.post(f"/api/{path}", json=request))
+    assert [chunk.get("logprobs") for chunk in chunks] == [SHOWN[:1], None, SHOWN[1:]]
+    whole = (await http.post(f"/api/{path}", json={**request, "stream": False})).json()
+    assert whole["logprobs"] == SHOWN
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_rendered_prompt_is_one_plain_object(gateway: Gateway, http: httpx.AsyncClient, stream: bool) -> None:
+    body = {"model": "tools", "prompt": "p", "images": ["aGk="], "_debug_render_only": True, "stream": stream}
+    answer = (await http.post("/api/generate", json=body)).json()
+    assert set(answer) == {"model", "created_at", "_debug_info"}
+    assert answer["_debug_info"] == {"rendered_template": "<p>", "image_count": 1}
+    assert gateway.task.debug_render_only
+
+
+async def test_the_same_token_for_ever_still_has_an_end(gateway: Gateway, http: httpx.AsyncClient) -> None:
+    def play(_task: InferenceTask) -> ScriptedStream:
+        stream = ScriptedStream()
+        for _ in range(100):
+            stream.say("ha")
+        return stream.say(end=END)
+
+    gateway.play = play
+    chunks = lines(await http.post("/api/generate", json={"model": "m", "prompt": "x"}))
+    assert (len(chunks), chunks[-1]["done"]) == (101, True)
+
+
 @pytest.mark.parametrize("content_type", ["application/x-www-form-urlencoded", "text/plain", ""])
 async def test_the_content_type_does_not_matter(http: httpx.AsyncClient, content_type: str) -> None:
     body = b'{"MODEL":"m","Prompt":"hi","stream":false} trailing'
@@ -116,7 +211,9 @@ async def test_keep_alive_0_without_a_prompt_unloads(
     answer = (await http.post(path, json={"model": model, "keep_alive": 0})).json()
     assert (answer["done"], answer["done_reason"]) == (True, "unload")
     name = f"{model}:latest"
-    assert gateway.bus.published == [ModelUnloadRequested(name=name, runner=f"digest-of-{name}")]
+    (event,) = gateway.bus.published
+    assert isinstance(event, ModelUnloadRequested)
+    assert (event.name, event.runner) == (name, f"digest-of-{name}")
     assert not gateway.started
 
 
@@ -136,13 +233,31 @@ REFUSALS: list[Refusal] = [
     ("generate", {"model": "embedder"}, 400, '"embedder" does not support generate'),
     ("chat", {"model": "m", "messages": MESSAGES, "think": True}, 400, '"m" does not support thinking'),
     ("chat", {"model": "m", "messages": MESSAGES, "think": "high"}, 400, '"m" does not support thinking'),
-    ("chat", {"model": "thinker", "messages": MESSAGES, "think": True}, 400, "thinking is not supported yet"),
     ("chat", {"model": "m", "messages": MESSAGES, "tools": [{}]}, 400, f"{QUALIFIED} does not support tools"),
-    ("chat", {"model": "tools", "messages": MESSAGES, "tools": [{}]}, 400, "tools is not supported yet"),
+    ("chat", {"model": "embedder", "messages": MESSAGES, "tools": [{}]}, 400, '"embedder" does not support chat'),
+    ("chat", {"model": "m", "tools": ["x"]}, 400,
+     "json: cannot unmarshal string into Go struct field ChatRequest.tools of type api.Tool"),
+    ("chat", {"model": "m", "messages": [{}] * 10_001}, 400,
+     "ChatRequest.messages must not have more than 10000 items"),
+    ("chat", {"model": "painter", "messages": MESSAGES}, 400, "image generation models are not currently supported"),
+    ("chat", {"model": "m", "messages": [{"images": IMAGE}]}, 400,
+     "this model is missing data required for image input"),
+    ("chat", {"model": "tools", "messages": [{"images": ["data:image/png;base64,aGk="]}]}, 400,
+     "illegal base64 data in images"),
+    ("generate", {"model": "tools", "images": ["aGk"]}, 400, "illegal base64 data in images"),
+    ("generate", {"model": "tools", "images": ["aGk="] * 101}, 400, "a request must not have more than 100 images"),
+    ("generate", {"model": "m", "prompt": "x", "context": [-1]}, 400, "context must be token ids of an earlier answer"),
+    ("generate", {"model": "m", "prompt": "x", "context": [2**31]}, 400,
+     "context must be token ids of an earlier answer"),
+    ("chat", {"model": "m:cloud"}, 403, "ollama cloud is disabled: remote model is unavailable"),
+    ("generate", {"model": "m:7b-cloud", "prompt": "x"}, 403, "ollama cloud is disabled: remote model is unavailable"),
+    ("chat", {"model": "m:local:cloud"}, 400, 'use either :local or :cloud, not both: "m:local:cloud"'),
+    ("generate", {"model": "m", "top_logprobs": -1, "logprobs": True}, 400,
+     "top_logprobs must be between 0 and 20"),
+    ("generate", {"model": "m", "think": 1}, 400,
+     'think must be a boolean or string ("high", "medium", "low", "max", true, or false)'),
     ("generate", {"model": "m", "prompt": "x", "suffix": "y"}, 400, f"{QUALIFIED} does not support insert"),
-    ("generate", {"model": "tools", "prompt": "x", "suffix": "y"}, 400, "insert is not supported yet"),
     ("generate", {"model": "m", "images": IMAGE}, 400, "this model is missing data required for image input"),
-    ("generate", {"model": "tools", "prompt": "x", "images": IMAGE}, 400, "image input is not supported yet"),
     *[
         ("generate", {"model": "m", "prompt": "x", "raw": True, **extra}, 400,
          "raw mode does not support template, system, or context")

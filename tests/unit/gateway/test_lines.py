@@ -4,7 +4,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libs.common.contracts.tokens import Frame, StreamEnd, Usage
+from libs.common.contracts.tokens import Frame, Logprob, StreamEnd, Usage
 from libs.common.errors import EngineFailed
 from services.gateway.api.ollama.lines import Lines, chat_message, generated_text
 from services.gateway.api.ollama.wire import encode, now
@@ -30,11 +30,31 @@ def test_the_clock_counts_on() -> None:
     assert times == sorted(times)
 
 
-def test_chat_shows_thinking_and_tool_calls() -> None:
-    call = {"id": "call_1", "function": {"index": 0, "name": "f", "arguments": {"b": 1, "a": 2}}}
-    line = Lines("m", chat_message, 0).chunk(Frame("r", 1, 1, "", thinking="hm", tool_calls=[call]))
-    message = {"role": "assistant", "content": "", "thinking": "hm", "tool_calls": [call]}
-    assert json.loads(line)["message"] == message
+CALL = {"id": "call_1", "function": {"index": 0, "name": "f", "arguments": {"b": 1, "a": 2}}}
+
+
+def test_tool_calls_are_shown_as_they_are() -> None:
+    message = json.loads(Lines("m", chat_message, 0).chunk(Frame("r", 1, 1, tool_calls=[CALL])))["message"]
+    assert message == {"role": "assistant", "content": "", "tool_calls": [CALL]}
+    assert list(message["tool_calls"][0]["function"]["arguments"]) == ["b", "a"]
+
+
+def test_thinking_has_lines_of_its_own() -> None:
+    frame = Frame("r", 1, 1, "so", thinking="hm", tool_calls=[CALL], logprobs=[Logprob("hm", -1.0)])
+    chat, generate = Lines("m", chat_message, 0), Lines("m", generated_text, 0)
+    first, second = map(json.loads, chat.chunk(frame).splitlines())
+    assert first["message"] == {"role": "assistant", "content": "", "thinking": "hm"}
+    assert second["message"] == {"role": "assistant", "content": "so", "tool_calls": [CALL]}
+    assert ("logprobs" in first, "logprobs" in second) == (True, False)
+    first, second = map(json.loads, generate.last(frame, StreamEnd()).splitlines())
+    assert (first["thinking"], first["response"], first["done"]) == ("hm", "", False)
+    assert ("thinking" in second, second["response"], second["done"]) == (False, "so", True)
+
+
+def test_a_whole_answer_has_everything_in_one_object() -> None:
+    frame = Frame("r", 1, 1, "so", thinking="hm")
+    answer = json.loads(Lines("m", generated_text, 0).whole(frame, StreamEnd()))
+    assert (answer["thinking"], answer["response"], answer["done"]) == ("hm", "so", True)
 
 
 def test_the_last_line_has_every_metric_and_none_is_zero() -> None:

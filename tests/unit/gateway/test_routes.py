@@ -18,9 +18,12 @@ from libs.common.contracts.auth import (
     Session,
     VerifyKey,
 )
+from libs.common.contracts.gateway import HeartbeatRequested, ModelUnloadRequested
 from libs.common.contracts.inference import ModelDetails
+from libs.common.contracts.message import Event
 from libs.common.contracts.registry import DescribeModel, ListModels, ModelDescription, ModelSummary
-from libs.common.errors import ModelNotFound, NotFound, Unauthenticated
+from libs.common.contracts.worker import LoadedModel
+from libs.common.errors import ModelNotFound, NotFound, Unauthenticated, Unavailable
 from tests.fixtures.builders import a_heartbeat, a_loaded_model, a_model
 from tests.fixtures.gateway import Gateway, a_gateway
 
@@ -149,6 +152,12 @@ async def test_embeddings(http: httpx.AsyncClient) -> None:
     assert (await http.post("/api/embeddings", json={"model": "embedder"})).json() == {"embedding": []}
 
 
+async def test_inputs_are_counted() -> None:
+    async with a_gateway() as gateway, gateway.client() as http:
+        response = await http.post("/api/embed", json={"model": "m", "input": ["a"] * 10_001})
+    assert (response.status_code, response.json()) == (400, {"error": "input must not have more than 10000 items"})
+
+
 WRONG_INPUTS: list[Any] = [1, [1], {}, ["a", None], True]
 
 
@@ -204,9 +213,71 @@ async def test_tags(gateway: Gateway, http: httpx.AsyncClient) -> None:
     assert (await http.get("/api/tags")).json() == {"models": []}
 
 
+@pytest.mark.parametrize(
+    ("call", "body", "status", "answer"),
+    [
+        ("POST /api/me", b"", 503, {"error": "account unavailable"}),
+        ("POST /api/signout", b"", 401, {"error": "you are not currently signed in"}),
+        ("DELETE /api/user/keys/a2V5", b"", 401, {"error": "you are not currently signed in"}),
+        ("GET /api/experimental/model-recommendations", b"", 200, {"recommendations": []}),
+        ("POST /api/experimental/web_search", b" ", 400, {"error": "missing request body"}),
+        ("POST /api/experimental/web_search", b"{}", 403,
+         {"error": "ollama cloud is disabled: web search is unavailable"}),
+        ("POST /api/experimental/web_fetch", b"", 400, {"error": "missing request body"}),
+        ("POST /api/experimental/web_fetch", b"{}", 403,
+         {"error": "ollama cloud is disabled: web fetch is unavailable"}),
+        ("POST /api/show", b'{"model":"m:cloud"}', 403,
+         {"error": "ollama cloud is disabled: remote model details are unavailable"}),
+        ("POST /api/embed", b'{"model":"m:cloud","input":"a"}', 403,
+         {"error": "ollama cloud is disabled: remote model is unavailable"}),
+    ],
+)  # fmt: skip
+async def test_there_is_no_cloud(
+    http: httpx.AsyncClient, call: str, body: bytes, status: int, answer: dict[str, Any]
+) -> None:
+    response = await http.request(*call.split(), content=body)
+    assert (response.status_code, response.json()) == (status, answer)
+    assert response.headers["content-type"] == "application/json; charset=utf-8"
+
+
+class AWorker:
+    """Answers what the gateway announces, with what it has in memory then."""
+
+    def __init__(self, gateway: Gateway, *loaded: LoadedModel) -> None:
+        self._cluster = gateway.ctx.cluster
+        self.loaded = loaded
+        self._cluster.hear(a_heartbeat(), time.monotonic())
+        gateway.bus.on_publish = self.answer
+
+    def answer(self, event: Event) -> None:
+        assert isinstance(event, HeartbeatRequested | ModelUnloadRequested)
+        if isinstance(event, ModelUnloadRequested):
+            self.loaded = ()
+        self._cluster.hear(a_heartbeat(loaded=self.loaded, marks=(event.mark,)), time.monotonic())
+
+
+async def test_ps_knows_at_once_what_was_unloaded(gateway: Gateway, http: httpx.AsyncClient) -> None:
+    AWorker(gateway, a_loaded_model(a_model(name="m:latest")))
+    assert len((await http.get("/api/ps")).json()["models"]) == 1
+    await http.post("/api/generate", json={"model": "m", "keep_alive": 0})
+    gateway.bus.on_publish = lambda _event: None
+    assert gateway.ctx.cluster.loaded(time.monotonic()) == [], "before it was answered"
+
+
+async def test_ps_without_a_broker_tells_what_is_known(gateway: Gateway, http: httpx.AsyncClient) -> None:
+    def away(_event: Event) -> None:
+        raise Unavailable
+
+    gateway.ctx.cluster.hear(a_heartbeat(loaded=(a_loaded_model(a_model(name="m:latest")),)), time.monotonic())
+    gateway.bus.on_publish = away
+    assert len((await http.get("/api/ps")).json()["models"]) == 1
+    response = await http.post("/api/generate", json={"model": "m", "keep_alive": 0})
+    assert response.status_code == 503, "nobody was told to unload it"
+
+
 async def test_ps(gateway: Gateway, http: httpx.AsyncClient) -> None:
     loaded = a_loaded_model(a_model(name="m:latest"), size=9, size_vram=0, context_length=4096, details=DETAILS)
-    gateway.ctx.cluster.hear(a_heartbeat(loaded=(loaded,)), time.monotonic())
+    AWorker(gateway, loaded)
     (model,) = (await http.get("/api/ps")).json()["models"]
     assert (model["name"], model["size"], model["size_vram"], model["context_length"]) == ("m:latest", 9, 0, 4096)
     assert int(model["expires_at"][:4]) > 2300, "for ever"

@@ -8,31 +8,35 @@ from libs.common.contracts.inference import ChatMessage, ToolCall, ToolFunction
 from libs.common.errors import InvalidRequest
 from services.gateway.api.door import Call
 from services.gateway.api.json_body import Fields
+from services.gateway.api.ollama.capabilities import check_model
+from services.gateway.api.ollama.images import check_images
 from services.gateway.api.ollama.lines import Lines, chat_message
-from services.gateway.api.ollama.request import check_model, find_model, load, read_common, respond, unload
+from services.gateway.api.ollama.request import find_model, load, read_common, respond, unload
+from services.gateway.api.ollama.tools import read_tools
 
 
 async def chat(call: Call) -> Response:
     started_ns = time.perf_counter_ns()
     body = Fields(call.body, "ChatRequest")
     common = read_common(body)
-    messages = tuple(_message(fields) for fields in body.objects("messages", "Message"))
-    tools = body.objects("tools", "Tool")
+    messages = tuple(read_message(fields) for fields in body.objects("messages", "Message"))
+    images = [image for message in messages for image in message.images]
+    await check_images(images)
+    tools = read_tools(body)
     if not common.model:
         raise InvalidRequest("model is required")
     model = await find_model(call, common.model)
     lines = Lines(common.model, chat_message, started_ns)
     if not messages and common.keep_alive_seconds == 0:
         return await unload(call, model, lines)
-    images = any(message.images for message in messages)
-    check_model(model, common, "chat", tools=bool(tools), images=images, suffix=False)
+    check_model(model, common.model, "chat", thinking=common.thinking, tools=bool(tools), images=bool(images))
     if not messages:
         return await load(call, model, common, lines)
-    task = common.task(model, kind="chat", messages=messages)
+    task = common.task(model, kind="chat", messages=messages, tools=tools)
     return await respond(call, model, task, lines, stream=common.stream)
 
 
-def _message(fields: Fields) -> ChatMessage:
+def read_message(fields: Fields) -> ChatMessage:
     return ChatMessage(
         role=fields.text("role").lower(),
         content=fields.text("content"),

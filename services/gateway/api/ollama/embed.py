@@ -14,6 +14,7 @@ from services.gateway.api.ollama.durations import keep_alive_seconds
 from services.gateway.api.ollama.options import resolve_options
 from services.gateway.api.ollama.wire import JsonAnswer, metrics
 
+MOST_INPUTS = 10_000
 _COUNTED = ("total_duration", "load_duration", "prompt_eval_count")
 
 
@@ -53,9 +54,11 @@ def _inputs(value: Any) -> tuple[str, ...]:
         return ()
     if isinstance(value, str):
         return (value,)
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return tuple(value)
-    raise InvalidRequest("invalid input type")
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise InvalidRequest("invalid input type")
+    if len(value) > MOST_INPUTS:
+        raise InvalidRequest(f"input must not have more than {MOST_INPUTS} items")
+    return tuple(value)
 
 
 def _task(
@@ -73,7 +76,7 @@ def _task(
         inputs=inputs,
         truncate=truncate,
         dimensions=dimensions,
-        options=resolve_options(model.parameters, options),
+        options=resolve_options(model, options),
         keep_alive_seconds=keep_alive,
     )
 

@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-from libs.common.contracts.tokens import Frame, StreamEnd
+import msgspec
+
+from libs.common.contracts.tokens import Frame, Logprob, StreamEnd, TopLogprob
 from libs.common.errors import ServiceError
 from services.gateway.api.ollama.wire import encode, final_fields, now
 
@@ -42,18 +44,56 @@ class Lines:
         self._with_context = with_context
 
     def chunk(self, frame: Frame) -> bytes:
-        return self._head + now() + b'",' + self._render_text(frame) + b',"done":false}\n'
+        thought, answered = _split(frame)
+        return (self._chunk(thought) if thought else b"") + self._chunk(answered)
 
     def last(self, frame: Frame, end: StreamEnd) -> bytes:
+        thought, answered = _split(frame)
+        return (self._chunk(thought) if thought else b"") + self.whole(answered, end) + b"\n"
+
+    def whole(self, frame: Frame, end: StreamEnd) -> bytes:
+        """All in one object, without a line break."""
         final = final_fields(end, self._started_ns)
         if self._with_context and end.context:
             final["context"] = end.context
-        return self._head + now() + b'",' + self._render_text(frame) + b"," + encode(final)[1:] + b"\n"
+        return self._begin(frame) + b"," + encode(final)[1:]
 
     def broken(self, error: ServiceError) -> bytes:
         return encode({"error": error.message}) + b"\n"
 
     def without_text(self, done_reason: str) -> bytes:
         """What a request that generates nothing is answered with."""
-        text = self._render_text(Frame("", 0, 0))
-        return self._head + now() + b'",' + text + b',"done":true,"done_reason":' + encode(done_reason) + b"}"
+        return self._begin(Frame("", 0, 0)) + b',"done":true,"done_reason":' + encode(done_reason) + b"}"
+
+    def rendered(self, end: StreamEnd) -> bytes:
+        """What a request that only wants to see its prompt is answered with."""
+        info = {"rendered_template": end.rendered or "", "image_count": end.image_count}
+        return self._head + now() + b'","_debug_info":' + encode(info) + b"}"
+
+    def _chunk(self, frame: Frame) -> bytes:
+        return self._begin(frame) + b',"done":false}\n'
+
+    def _begin(self, frame: Frame) -> bytes:
+        line = self._head + now() + b'",' + self._render_text(frame)
+        if frame.logprobs:
+            line += b',"logprobs":' + encode([_logprob(each) for each in frame.logprobs])
+        return line
+
+
+def _split(frame: Frame) -> tuple[Frame | None, Frame]:
+    """(thinking, the rest) where a frame has both: clients show a line as the one or the other."""
+    if not frame.thinking or not (frame.text or frame.tool_calls):
+        return None, frame
+    thought = msgspec.structs.replace(frame, text="", tool_calls=[])
+    return thought, msgspec.structs.replace(frame, thinking="", logprobs=[])
+
+
+def _logprob(entry: Logprob) -> dict[str, Any]:
+    shown = _token(entry)
+    if entry.top:
+        shown["top_logprobs"] = [_token(other) for other in entry.top]
+    return shown
+
+
+def _token(entry: Logprob | TopLogprob) -> dict[str, Any]:
+    return {"token": entry.token, "logprob": entry.logprob, "bytes": list(entry.data)}

@@ -4,12 +4,14 @@ import secrets
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from libs.common.contracts.inference import SamplingOptions
+from libs.common.contracts.inference import ModelRef, SamplingOptions
 from libs.common.errors import InvalidRequest
 
 LARGEST_INT32 = 2**31 - 1
 LARGEST_FLOAT32 = 3.4028234663852886e38
 SMALLEST_CONTEXT = 4
+SMALLEST_VISION_CONTEXT = 2048
+MOST_STOPS = 1000
 
 
 def _integer(name: str, value: Any) -> int:
@@ -43,6 +45,8 @@ def _texts(name: str, value: Any) -> tuple[str, ...]:
         raise InvalidRequest(f'option "{name}" must be of type array')
     if not all(isinstance(item, str) for item in value):
         raise InvalidRequest(f'option "{name}" must be of an array of strings')
+    if len(value) > MOST_STOPS:
+        raise InvalidRequest(f'option "{name}" must not have more than {MOST_STOPS} entries')
     return tuple(item for item in value if item)
 
 
@@ -61,18 +65,22 @@ _CHECKED_ONLY: dict[str, Callable[[str, Any], Any]] = {
 _KNOWN = {**_SAMPLING, **_CHECKED_ONLY}
 
 
-def resolve_options(model: Mapping[str, Any], request: Mapping[str, Any]) -> SamplingOptions:
+def resolve_options(model: ModelRef, request: Mapping[str, Any]) -> SamplingOptions:
     """Raises ``InvalidRequest`` with Ollama's words, but as 400 where Ollama says 500: it is the caller's mistake."""
     given = {
         name: _KNOWN[name](name, value)
-        for name, value in {**model, **{name: value for name, value in request.items() if value is not None}}.items()
+        for name, value in {
+            **model.parameters,
+            **{name: value for name, value in request.items() if value is not None},
+        }.items()
         if name in _KNOWN
     }
     values = {name: value for name, value in given.items() if name in _SAMPLING}
     if "seed" not in values:
         values["seed"] = random_seed()
     if "num_ctx" in values:
-        values["num_ctx"] = max(SMALLEST_CONTEXT, values["num_ctx"]) if values["num_ctx"] > 0 else 0
+        least = SMALLEST_VISION_CONTEXT if "vision" in model.capabilities else SMALLEST_CONTEXT
+        values["num_ctx"] = max(least, values["num_ctx"]) if values["num_ctx"] > 0 else 0
     if "num_predict" in values:
         values["num_predict"] = max(-1, values["num_predict"])
     return SamplingOptions(**values)
