@@ -5,6 +5,7 @@ import pytest
 
 from tests.e2e.contract import EMBEDDER
 from tests.fixtures.database import new_database
+from tests.fixtures.infra import provided
 from tests.fixtures.minilm import write_minilm_gguf
 from tests.fixtures.otlp import Collector, running_collector
 from tests.fixtures.suite import Suite, a_suite
@@ -46,6 +47,21 @@ async def suite(
         yield suite
     finally:
         suite.stop()
+
+
+@pytest.fixture(scope="package")
+async def other_suite(
+    tmp_path_factory: pytest.TempPathFactory, postgres_url: str, passwords: dict[str, str]
+) -> AsyncIterator[Suite]:
+    """A second installation, which shares nothing with ``suite``. It runs no models."""
+    with provided(["rabbitmq", "redis"]) as servers, new_database(postgres_url, passwords) as urls:
+        directory = tmp_path_factory.mktemp("other-suite")
+        suite = a_suite(directory, servers.urls["rabbitmq"], servers.urls["redis"], urls, workers=0)
+        try:
+            await suite.start()
+            yield suite
+        finally:
+            suite.stop()
 
 
 @pytest.fixture
