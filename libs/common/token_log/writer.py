@@ -6,11 +6,12 @@ While one call is under way the next tokens gather, so the busier the worker, th
 import asyncio
 from collections import defaultdict
 from collections.abc import Iterable
+from typing import Any
 
 import structlog
 from redis.exceptions import RedisError
 
-from libs.common.contracts.tokens import FIRST_EPOCH, Frame, StreamEnd, encode_frame
+from libs.common.contracts.tokens import FIRST_EPOCH, Frame, Logprob, StreamEnd, encode_frame
 from libs.common.token_log.store import Append, Entry, Outcome, Status, TokenLogStore
 
 log = structlog.get_logger(__name__)
@@ -44,17 +45,31 @@ class RequestLog:
         self._text: list[str] = []
         self._thinking: list[str] = []
         self._token_ids: list[int] = []
+        self._tool_calls: list[dict[str, Any]] = []
+        self._logprobs: list[Logprob] = []
         self._end: StreamEnd | None = None
         self._closed = False
         self._settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def write(self, text: str, token_ids: Iterable[int] = (), thinking: str = "") -> None:
-        """Raises ``Fenced`` if this attempt has been overtaken."""
+    def write(
+        self,
+        text: str,
+        token_ids: Iterable[int] = (),
+        thinking: str = "",
+        tool_calls: Iterable[dict[str, Any]] = (),
+        logprobs: Iterable[Logprob] = (),
+    ) -> None:
+        """Thinking and what follows it get frames of their own. Raises ``Fenced`` if this attempt was overtaken."""
         if self._settled.done():
             self._settled.result()
+        if thinking:
+            self._thinking.append(thinking)
+        if self._thinking and (text or tool_calls):
+            self._frames.append(encode_frame(self._gather()))
         self._text.append(text)
-        self._thinking.append(thinking)
         self._token_ids.extend(token_ids)
+        self._tool_calls.extend(tool_calls)
+        self._logprobs.extend(logprobs)
         self._writer.wake(self)
 
     async def finish(self, end: StreamEnd) -> None:
@@ -80,9 +95,11 @@ class RequestLog:
             text="".join(self._text),
             token_ids=self._token_ids,
             thinking="".join(self._thinking),
+            tool_calls=self._tool_calls,
+            logprobs=self._logprobs,
             end=self._end,
         )
-        self._text, self._thinking, self._token_ids = [], [], []
+        self._text, self._thinking, self._token_ids, self._tool_calls, self._logprobs = [], [], [], [], []
         return frame
 
     def apply(self, outcome: Outcome) -> bool:

@@ -43,6 +43,10 @@ ENGINES: dict[EngineName, Callable[[EngineConfig], Engine]] = {
 }
 
 
+ECHO_CAPABILITIES = ("completion", "embedding", "tools", "insert")
+ECHO_PATTERNS = {"echo": (), "echo-think*": ("thinking",), "echo-vision*": ("vision",), "echo-*": ()}
+
+
 class Engines:
     """The engines this worker offers, each made when first used."""
 
@@ -65,9 +69,13 @@ class Engines:
 
     @property
     def virtual_models(self) -> tuple[VirtualModel, ...]:
-        """Names that are served without weights of ours."""
-        echo = ("echo", "echo-*") if self._config.echo else ()
-        return (
-            *(VirtualModel(pattern=upstream.pattern, engine="openai_http") for upstream in self._config.upstreams),
-            *(VirtualModel(pattern=pattern, engine="echo") for pattern in echo),
-        )
+        """Names that are served without weights of ours. The first pattern that fits a name counts."""
+        upstreams = [
+            VirtualModel(pattern=upstream.pattern, engine="openai_http", capabilities=upstream.capabilities)
+            for upstream in self._config.upstreams
+        ]
+        echo = [
+            VirtualModel(pattern=pattern, engine="echo", capabilities=(*ECHO_CAPABILITIES, *more))
+            for pattern, more in ECHO_PATTERNS.items()
+        ]
+        return (*upstreams, *(echo if self._config.echo else ()))

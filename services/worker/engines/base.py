@@ -3,19 +3,22 @@
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from libs.common.contracts.inference import EngineName, InferenceTask, ModelRef
+from libs.common.contracts.tokens import Logprob
 
 
 @dataclass(frozen=True)
 class LoadSpec:
-    """How to load a model. ``weights`` is the verified GGUF, None for engines that have none."""
+    """How to load a model. Files are verified GGUF; ``weights`` is None for engines that have none."""
 
     model: ModelRef
     weights: Path | None
     context_length: int
     slots: int
+    projector: Path | None = None
+    adapters: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -23,12 +26,17 @@ class Piece:
     """Some text and the ids of exactly the tokens it is made of.
 
     Text an engine holds back (an unfinished UTF-8 character, a possible stop string) keeps its token ids back with
-    it, so that whoever continues after ``token_ids`` neither loses nor repeats a byte.
+    it, so that whoever continues after ``token_ids`` neither loses nor repeats a byte. An answer that is taken apart
+    into text, thinking and tool calls has no ids: it is replayed.
     """
 
     text: str = ""
     token_ids: tuple[int, ...] = ()
     thinking: str = ""
+    tool_calls: tuple[dict[str, Any], ...] = ()
+    """Whole calls, in the shape of Ollama's API."""
+
+    logprobs: tuple[Logprob, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,11 @@ class Finish:
     context: tuple[int, ...] = ()
     """Token ids of prompt and answer, where the engine knows them."""
 
+    rendered: str | None = None
+    """The prompt, where only that was asked for; nothing was generated."""
+
+    image_count: int = 0
+
 
 @dataclass(frozen=True)
 class Embeddings:
@@ -57,10 +70,14 @@ class Embeddings:
 
 @dataclass(frozen=True)
 class Job:
-    """One generation. ``resume`` holds ids already generated: go on after them, and count them against num_predict."""
+    """One generation. ``resume`` holds ids already generated: go on after them, and count them against num_predict.
+
+    ``model`` is the one asked for. What is loaded may bear another name: models that differ only in prompts share it.
+    """
 
     request_id: str
     task: InferenceTask
+    model: ModelRef
     resume: tuple[int, ...] = ()
 
 
@@ -74,13 +91,13 @@ class LoadedEngine(Protocol):
 
     size_vram: int
 
-    def can_resume(self, task: InferenceTask) -> bool:
-        """Whether ``Job.resume`` gives a correct continuation of this task; otherwise it must be replayed."""
+    def can_resume(self, job: Job) -> bool:
+        """Whether ``Job.resume`` would give a correct continuation; otherwise the job must be replayed."""
 
     def generate(self, job: Job) -> AsyncGenerator[Piece | Finish, None]:
         """Closing the generator (``aclose``) cancels the generation and frees its slot."""
 
-    async def embed(self, inputs: tuple[str, ...], *, truncate: bool, dimensions: int | None) -> Embeddings: ...
+    async def embed(self, task: InferenceTask) -> Embeddings: ...
 
     def failure(self) -> str | None:
         """Why this model can run nothing more (its process died), or None."""
@@ -105,3 +122,6 @@ class Upstream:
     api_key: str = field(default="", repr=False)
     model: str = ""
     """The upstream's name for it; empty: as asked."""
+
+    capabilities: tuple[str, ...] = ("completion", "embedding", "tools")
+    """What its models can do: the protocol does not tell."""

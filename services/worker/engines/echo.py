@@ -1,29 +1,44 @@
 """A deterministic engine for tests and benchmarks: it answers with numbered words, ``w0 w1 w2 ...``.
 
 Token *i* is the word ``w<i>`` and its id is *i*, whatever the prompt: a lost, doubled or swapped token shows at once.
-The model's name says how it behaves:
+The parts of the model's name say how it behaves, in this order:
 
 - ``echo``: as fast as it can;
-- ``echo-50``: 50 tokens a second;
-- ``echo-fail-after-10``: each run dies after 10 tokens of its own, as an engine that crashes does.
+- ``-think``: it can think: ``t0 t1 ... t7`` before the answer, unless ``think`` is false;
+- ``-tools``: it calls every tool it is offered, in order and with arguments made of their parameters, unless the last
+  message is a tool's result;
+- ``-vision``: it takes images (and neither thinks nor calls tools);
+- ``-50``: 50 tokens a second;
+- ``-fail-after-10``: each run dies after 10 tokens of its own, as an engine that crashes does.
 
-``num_predict`` tokens are generated, 64 if it is not positive. With a ``format`` they make up one JSON object.
+``num_predict`` tokens are generated, thinking included, 64 if it is not positive; a tool call is one token. With a
+``format`` the words make up one JSON object. Every token has logprobs: ``-0.125``, and its alternatives the same text
+with primes, ``-1``, ``-2`` and so on. A rendered prompt has a line ``role: content`` for each message.
 """
 
 import asyncio
 import hashlib
 import re
 from collections.abc import AsyncGenerator, Iterator, Sequence
+from dataclasses import replace
 
-from libs.common.contracts.inference import EngineName, InferenceTask
-from libs.common.errors import ContextExceeded, EngineFailed, ModelLoadFailed
+from libs.common.contracts.inference import ChatMessage, EngineName, InferenceTask
+from libs.common.contracts.tokens import Logprob, TopLogprob
+from libs.common.errors import ContextExceeded, EngineFailed, ModelLoadFailed, UnsupportedByModel
 from services.worker.engines.base import Embeddings, Finish, Job, LoadedEngine, LoadSpec, Piece
+from services.worker.engines.conversation import conversation
+from services.worker.engines.echo_tools import call_tools
+from services.worker.engines.images import check_images, count_images
 from services.worker.engines.vectors import normalise
 
 DEFAULT_TOKENS = 64
+THINKING_TOKENS = 8
 VECTOR_LENGTH = 64
 
-_NAME = re.compile(r"echo(?:-(?P<rate>[1-9]\d{0,5})|-fail-after-(?P<fail>\d{1,6}))?(?::latest)?")
+_NAME = re.compile(
+    r"echo(?:-(?P<vision>vision)|(?:-(?P<think>think))?(?:-(?P<tools>tools))?)"
+    r"(?:-(?P<rate>[1-9]\d{0,5}))?(?:-fail-after-(?P<fail>\d{1,6}))?(?::latest)?"
+)
 
 
 class EchoEngine:
@@ -33,51 +48,60 @@ class EchoEngine:
         match = _NAME.fullmatch(spec.model.name)
         if match is None:
             raise ModelLoadFailed(f"no echo model is called '{spec.model.name}'")
-        rate, fail = match["rate"], match["fail"]
-        return EchoModel(spec, int(rate) if rate else None, int(fail) if fail else None)
+        return EchoModel(spec, match)
 
 
 class EchoModel:
     size = 0
     size_vram = 0
 
-    def __init__(self, spec: LoadSpec, tokens_per_second: int | None, fail_after: int | None) -> None:
+    def __init__(self, spec: LoadSpec, name: re.Match[str]) -> None:
         self.context_length = spec.context_length
         self.slots = spec.slots
-        self._tokens_per_second = tokens_per_second
-        self._fail_after = fail_after
+        self._sees, self._thinks, self._calls = (bool(name[part]) for part in ("vision", "think", "tools"))
+        self._tokens_per_second = int(name["rate"]) if name["rate"] else None
+        self._fail_after = int(name["fail"]) if name["fail"] else None
         self._failure: str | None = None
 
-    def can_resume(self, task: InferenceTask) -> bool:
-        return task.format is None
+    def can_resume(self, job: Job) -> bool:
+        task = job.task
+        thinks = self._thinks and task.think is not False
+        return task.format is None and not thinks and not task.logprobs and not (self._calls and task.tools)
 
     async def generate(self, job: Job) -> AsyncGenerator[Piece | Finish, None]:
         task, clock = job.task, asyncio.get_running_loop().time
-        prompt_tokens = self._count_prompt(task)
+        messages = conversation(task, job.model)
+        await self._check(task, messages)
+        prompt_tokens = self._count_prompt(task, messages)
+        if task.debug_render_only:
+            rendered, images = _rendered(task, messages), count_images(messages)
+            yield Finish("stop", prompt_tokens, 0, 1, 1, rendered=rendered, image_count=images)
+            return
         began, done = clock(), 0
-        words, stopped = _answer(task)
-        for index in range(len(job.resume), len(words)):
+        pieces, stopped = self._answer(job, messages)
+        for index in range(len(job.resume), len(pieces)):
             if done == self._fail_after:
                 self._failure = f"it was made to fail after {done} tokens"
                 raise EngineFailed(self._failure)
             done += 1
             await asyncio.sleep(began + done / self._tokens_per_second - clock() if self._tokens_per_second else 0)
-            yield Piece(words[index], (index,))
+            piece = pieces[index]
+            yield replace(piece, logprobs=(_logprob(piece, task.top_logprobs),)) if task.logprobs else piece
         yield Finish(
-            done_reason="stop" if stopped or task.options.num_predict <= 0 else "length",
+            done_reason="stop" if stopped else "length",
             prompt_tokens=prompt_tokens,
             completion_tokens=done,
             prompt_ns=1,
             completion_ns=max(1, int((clock() - began) * 1e9)),
-            context=(*task.context, *range(len(words))) if task.kind == "generate" and not task.raw else (),
+            context=(*task.context, *range(len(pieces))) if task.kind == "generate" and not task.raw else (),
         )
 
-    async def embed(self, inputs: tuple[str, ...], *, truncate: bool, dimensions: int | None) -> Embeddings:
-        words = [text.split() for text in inputs]
-        if not truncate and any(len(text) > self.context_length for text in words):
+    async def embed(self, task: InferenceTask) -> Embeddings:
+        words, limit = [text.split() for text in task.inputs], self._context_for(task)
+        if not task.truncate and any(len(text) > limit for text in words):
             raise ContextExceeded("the input length exceeds the context length")
-        kept = [text[: self.context_length] for text in words]
-        return Embeddings([normalise(_vector(text), dimensions) for text in kept], sum(map(len, kept)))
+        kept = [text[:limit] for text in words]
+        return Embeddings([normalise(_vector(text), task.dimensions) for text in kept], sum(map(len, kept)))
 
     def failure(self) -> str | None:
         return self._failure
@@ -85,20 +109,45 @@ class EchoModel:
     async def close(self) -> None:
         self._failure = self._failure or "it was closed"
 
-    def _count_prompt(self, task: InferenceTask) -> int:
-        words = sum(len(text.split()) for text in (task.prompt, *(m.content for m in task.messages)))
-        if words > self.context_length and not task.truncate:
+    async def _check(self, task: InferenceTask, messages: Sequence[ChatMessage]) -> None:
+        if count_images(messages):
+            if not self._sees:
+                raise UnsupportedByModel("this model does not support images")
+            await asyncio.to_thread(check_images, messages)
+
+    def _count_prompt(self, task: InferenceTask, messages: Sequence[ChatMessage]) -> int:
+        words, limit = sum(len(message.content.split()) for message in messages), self._context_for(task)
+        if words > limit and not task.truncate:
             raise ContextExceeded("the prompt length exceeds the context length")
-        return max(1, min(words, self.context_length))
+        return max(1, min(words, limit))
+
+    def _context_for(self, task: InferenceTask) -> int:
+        return min(self.context_length, task.options.num_ctx or self.context_length)
+
+    def _answer(self, job: Job, messages: Sequence[ChatMessage]) -> tuple[list[Piece], bool]:
+        """All of it, a piece for each token, and whether it ends by itself."""
+        task = job.task
+        limit = task.options.num_predict if task.options.num_predict > 0 else DEFAULT_TOKENS
+        ends = task.options.num_predict <= 0
+        thinking: list[Piece] = []
+        if self._thinks and task.think is not False:
+            thinking = [Piece(thinking=f" t{i}" if i else "t0") for i in range(min(limit, THINKING_TOKENS))]
+        room = limit - len(thinking)
+        if self._calls and task.tools and messages[-1].role != "tool":
+            calls = [Piece(tool_calls=(call,)) for call in call_tools(job)]
+            return [*thinking, *calls[:room]], len(calls) <= room
+        words, stopped = _words(task, room)
+        numbered = self.can_resume(job)
+        said = [Piece(word, (index,) if numbered else ()) for index, word in enumerate(words)]
+        return [*thinking, *said], stopped or ends
 
 
-def _answer(task: InferenceTask) -> tuple[list[str], bool]:
-    """The words of the whole answer, cut at the first stop string, and whether they end by themselves."""
-    count = task.options.num_predict if task.options.num_predict > 0 else DEFAULT_TOKENS
+def _words(task: InferenceTask, count: int) -> tuple[list[str], bool]:
+    """The words of the answer, cut at the first stop string, and whether they end by themselves."""
     words = list(_json_words(count)) if task.format else [f" w{i}" if i else "w0" for i in range(count)]
     text = "".join(words)
     stops = [at for stop in task.options.stop if stop and (at := text.find(stop)) >= 0]
-    return (_cut(words, min(stops)), True) if stops else (words, task.format is not None)
+    return (_cut(words, min(stops)), True) if stops else (words, task.format is not None and count > 0)
 
 
 def _json_words(count: int) -> Iterator[str]:
@@ -117,6 +166,19 @@ def _cut(words: Sequence[str], length: int) -> list[str]:
         kept.append(word[:length])
         length -= len(word)
     return kept
+
+
+def _logprob(piece: Piece, top: int) -> Logprob:
+    """A call's token is the name of its tool."""
+    token = piece.text or piece.thinking or str(piece.tool_calls[0]["function"]["name"])
+    others = [TopLogprob(text := token + "'" * i, -float(i) or -0.125, text.encode()) for i in range(top)]
+    return Logprob(token, -0.125, token.encode(), others)
+
+
+def _rendered(task: InferenceTask, messages: Sequence[ChatMessage]) -> str:
+    if task.raw:
+        return task.prompt
+    return "".join(f"{message.role}: {message.content}\n" for message in messages)
 
 
 def _vector(words: Sequence[str]) -> list[float]:

@@ -36,6 +36,8 @@ class ChildConfig(msgspec.Struct, frozen=True):
     api_key: str
     embedding: bool
     pooling: Literal["model", "mean"] = "model"
+    adapters: list[str] = []
+    projector: str = ""
 
 
 def server_params(config: ChildConfig) -> Any:
@@ -58,6 +60,9 @@ def server_params(config: ChildConfig) -> Any:
     params.hostnames = ["127.0.0.1"]
     params.port = 0
     params.embedding = config.embedding
+    params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(path, 1.0) for path in config.adapters]
+    if config.projector:
+        params.mmproj.path = config.projector
     if config.pooling == "mean":
         params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
     return params

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, Final
 
 from llguidance import LLMatcher
@@ -10,8 +11,14 @@ from llguidance import LLMatcher
 from libs.common.contracts.inference import EngineName, InferenceTask, OutputFormat
 from libs.common.errors import ContextExceeded, InvalidRequest, ModelLoadFailed, UnsupportedByModel
 from services.worker.engines.base import Embeddings, Finish, Job, LoadedEngine, LoadSpec, Piece
+from services.worker.engines.images import count_images
+from services.worker.engines.llama_chat import chat
+from services.worker.engines.llama_completion import complete, sampling, schema_of
 from services.worker.engines.llama_process import SILENCE_SECONDS, LlamaProcess
-from services.worker.engines.llama_prompt import cut, prompt_ids, tokenize
+from services.worker.engines.llama_prompt import Prompt, build_prompt, cut
+from services.worker.engines.llama_split import complete_apart, splitter_for
+from services.worker.engines.llama_template import GoTemplate, Template, template_of
+from services.worker.engines.llama_tokens import detokenize, tokenize, tokenize_inside
 from services.worker.engines.vectors import normalise
 
 # A cancel is seen between two batches of a prompt: on a processor, larger ones are hardly quicker but hold it up.
@@ -19,11 +26,6 @@ PROMPT_BATCH: Final = 128
 
 # Without num_predict a model that never stops is stopped here, as Ollama does.
 MOST_CONTEXTS: Final = 10
-
-# Bounded: a small model may find nothing better than one more space, for ever.
-JSON_WHITESPACE: Final = r"( |\n[ \t]{0,20})?"
-
-FINAL_FIELDS: Final = ["stop", "stop_type", "tokens_predicted", "timings"]
 
 
 class LlamaCppEngine:
@@ -48,6 +50,8 @@ class LlamaCppEngine:
                 "batch": spec.context_length if embedding else min(PROMPT_BATCH, spec.context_length),
                 "embedding": embedding,
                 "pooling": "mean" if embedding and "embedding" not in spec.model.capabilities else "model",
+                "adapters": [str(path.resolve()) for path in spec.adapters],
+                "projector": str(spec.projector.resolve()) if spec.projector and not embedding else "",
             }
             return await LlamaProcess.start(config, self._load_timeout_seconds)
 
@@ -77,18 +81,18 @@ class LlamaCppModel:
         self.context_length = spec.context_length
         self.slots = spec.slots
         self.size = size
-        self._model = spec.model
         self._process = process
         self._generates = generates
         self._embedder = None if generates else process
         self._embedder_lock = asyncio.Lock()
         self._start = start
 
-    def can_resume(self, task: InferenceTask) -> bool:
-        """Not with what depends on more than the tokens so far: the state of a grammar, or counts for penalties."""
-        options = task.options
+    def can_resume(self, job: Job) -> bool:
+        """Only plain text: the rest depends on more than the tokens so far, as the state of a grammar or a parser."""
+        task, options = job.task, job.task.options
         penalises = options.repeat_penalty != 1 or options.presence_penalty != 0 or options.frequency_penalty != 0
-        return task.format is None and not penalises
+        parsed = bool(task.tools) or ("thinking" in job.model.capabilities and not task.raw) or _has_images(task)
+        return task.format is None and not penalises and not task.logprobs and not parsed
 
     def failure(self) -> str | None:
         return self._process.failure()
@@ -107,23 +111,50 @@ class LlamaCppModel:
     async def generate(self, job: Job) -> AsyncGenerator[Piece | Finish, None]:
         task = job.task
         if not self._generates:
-            raise UnsupportedByModel(f'"{self._model.name}" does not support {task.kind}')
+            raise UnsupportedByModel(f'"{job.model.name}" does not support {task.kind}')
         await _check_format(task.format)
-        prompt = await prompt_ids(self._process, job, self._model, self.context_length)
-        ids = cut([*prompt, *job.resume], task.options.num_keep, self.context_length - 1)
-        budget = _budget(task, len(ids), len(job.resume), self.context_length)
-        if budget <= 0 or await self._has_stopped(job):
-            yield Finish("length" if budget <= 0 else "stop", len(prompt), 0, 1, 1)
+        template = template_of(self._process, job)
+        context_length = self._context_for(task)
+        prompt = await build_prompt(self._process, job, template, context_length - 1)
+        if task.debug_render_only:
+            count = count_images(prompt.messages)
+            yield Finish("stop", len(prompt.ids), 0, 1, 1, rendered=prompt.text, image_count=count)
             return
-        generated = list(job.resume)
-        async with aclosing(self._complete(_completion(task, ids, budget, self.context_length))) as answer:
+        ids = cut([*prompt.ids, *job.resume], task.options.num_keep, context_length - 1)
+        budget = _budget(task, len(ids), len(job.resume), context_length)
+        if budget <= 0 or await self._has_stopped(job):
+            yield Finish("length" if budget <= 0 else "stop", len(prompt.ids), 0, 1, 1)
+            return
+        request = sampling(task, budget, context_length)
+        generated, text = list(job.resume), ""
+        async with aclosing(self._answer(job, template, prompt, ids, request)) as answer:
             async for part in answer:
                 if isinstance(part, Piece):
                     generated += part.token_ids
+                    text += part.text if not part.token_ids else ""
                     yield part
                 else:
-                    continues = task.kind == "generate" and not task.raw
-                    yield _finish(part, len(prompt), (*prompt, *generated) if continues else ())
+                    context = await self._context(job, prompt, generated, text)
+                    yield replace(part, prompt_tokens=part.prompt_tokens or len(prompt.ids), context=context)
+
+    def _answer(
+        self, job: Job, template: Template, prompt: Prompt, ids: list[int], request: dict[str, Any]
+    ) -> AsyncGenerator[Piece | Finish, None]:
+        if _needs_parser(job, template):
+            return chat(self._process, job, prompt, request)
+        if splitter := splitter_for(job, template, prompt):
+            return complete_apart(self._process, job, splitter, ids, request)
+        return complete(self._process, job.task, ids, request)
+
+    async def _context(self, job: Job, prompt: Prompt, generated: list[int], text: str) -> tuple[int, ...]:
+        """Ids to continue a generate call from."""
+        if job.task.kind != "generate" or job.task.raw:
+            return ()
+        return (*prompt.ids, *(generated or await tokenize_inside(self._process, text, special=False)))
+
+    def _context_for(self, task: InferenceTask) -> int:
+        """A request may want less than what is loaded."""
+        return min(self.context_length, task.options.num_ctx or self.context_length)
 
     async def _has_stopped(self, job: Job) -> bool:
         """Whether what is to be continued already ends in a stop string: its end was lost, not its text."""
@@ -132,53 +163,17 @@ class LlamaCppModel:
         text = await self.detokenize(list(job.resume))
         return any(stop in text for stop in job.task.options.stop if stop)
 
-    async def _complete(self, request: dict[str, Any]) -> AsyncGenerator[Piece | dict[str, Any], None]:
-        """Pieces, and at last the server's final event.
-
-        The server keeps back the text of a possible stop string but delivers its ids; of an unfinished character it
-        keeps back the ids too and delivers only the last, so those are counted, and made again from the text.
-        """
-        held: list[int] = []
-        paired = 0
-        async with aclosing(self._process.stream("/completion", request)) as events:
-            async for event in events:
-                if event.get("stop"):
-                    if held and event["stop_type"] == "limit" and (text := await self._held_text(held, event, paired)):
-                        yield Piece(text, tuple(held))
-                    yield event
-                elif "prompt_progress" not in event:
-                    held += event["tokens"]
-                    if text := event["content"]:
-                        count = event["tokens_predicted"] - paired
-                        yield Piece(text, tuple(held if len(held) == count else await self._ids_of(text)))
-                        held, paired = [], event["tokens_predicted"]
-
-    async def _held_text(self, held: list[int], final: dict[str, Any], paired: int) -> str:
-        """Text the server still held back when the budget was used up; empty if it ends in half a character."""
-        if final["tokens_predicted"] - paired != len(held):
-            return ""
-        text = await self.detokenize(held)
-        return "" if "\ufffd" in text else text
-
-    async def _ids_of(self, text: str) -> list[int]:
-        """Ids that make exactly this text. After a line break, because some vocabularies put a space in front."""
-        lead = await tokenize(self._process, "\n", special=False)
-        ids = await tokenize(self._process, "\n" + text, special=False)
-        return ids[len(lead) :] if ids[: len(lead)] == lead else await tokenize(self._process, text, special=False)
-
     async def detokenize(self, ids: list[int]) -> str:
-        """Bytes that are no character become U+FFFD."""
-        text: str = (await self._process.ask("/detokenize", {"tokens": ids}))["content"]
-        return text
+        return await detokenize(self._process, ids)
 
-    async def embed(self, inputs: tuple[str, ...], *, truncate: bool, dimensions: int | None) -> Embeddings:
+    async def embed(self, task: InferenceTask) -> Embeddings:
         process = await self._embedding_process()
-        prompts = [await self._fit(process, text, truncate) for text in inputs]
+        prompts = [await self._fit(process, text, task) for text in task.inputs]
         vectors: list[list[float]] = []
         for at in range(0, len(prompts), self.slots):
             batch = prompts[at : at + self.slots]
             rows = await process.ask("/embedding", {"content": batch}, timeout=SILENCE_SECONDS * len(batch))
-            vectors += await asyncio.to_thread(_vectors, rows, dimensions)
+            vectors += await asyncio.to_thread(_vectors, rows, task.dimensions)
         return Embeddings(vectors, sum(map(len, prompts)))
 
     async def _embedding_process(self) -> LlamaProcess:
@@ -187,26 +182,43 @@ class LlamaCppModel:
                 self._embedder = await self._start(True)
             return self._embedder
 
-    async def _fit(self, process: LlamaProcess, text: str, truncate: bool) -> list[int]:
+    async def _fit(self, process: LlamaProcess, text: str, task: InferenceTask) -> list[int]:
         """Ids of one input, cut in front of what the model wants at the end (as [SEP])."""
         ids = await tokenize(process, text, special=True)
-        if len(ids) <= self.context_length:
+        limit = self._context_for(task)
+        if len(ids) <= limit:
             return ids
-        if not truncate:
+        if not task.truncate:
             raise ContextExceeded("the input length exceeds the context length")
         plain = await tokenize(process, text, special=False)
         start = next((i for i in range(len(ids) - len(plain) + 1) if ids[i : i + len(plain)] == plain), 0)
         tail = ids[start + len(plain) :]
-        return ids[: self.context_length - len(tail)] + tail
+        if len(tail) >= limit:
+            raise ContextExceeded("input after truncation exceeds maximum context length")
+        return ids[: limit - len(tail)] + tail
 
 
 async def _check_format(output: OutputFormat) -> None:
     """The server ignores a schema it cannot compile: ask its grammar library first. Raises ``InvalidRequest``."""
     if output is None:
         return
-    grammar = LLMatcher.grammar_from_json_schema(_schema(output))
+    grammar = LLMatcher.grammar_from_json_schema(schema_of(output))
     if problem := await asyncio.to_thread(LLMatcher.validate_grammar, grammar):
         raise InvalidRequest(f"invalid format: {problem.splitlines()[0]}")
+
+
+def _has_images(task: InferenceTask) -> bool:
+    return bool(task.images) or any(message.images for message in task.messages)
+
+
+def _needs_parser(job: Job, template: Template) -> bool:
+    """Whether the server's own parser must take the answer apart, or its projector must read images."""
+    task = job.task
+    if _has_images(task):
+        return True
+    if isinstance(template, GoTemplate) or task.raw or task.suffix or task.context:
+        return False
+    return bool(task.tools) or "thinking" in job.model.capabilities
 
 
 def _budget(task: InferenceTask, prompt_length: int, done: int, context_length: int) -> int:
@@ -214,52 +226,6 @@ def _budget(task: InferenceTask, prompt_length: int, done: int, context_length: 
     wanted = task.options.num_predict if task.options.num_predict > 0 else MOST_CONTEXTS * context_length
     room = wanted if task.shift else context_length - prompt_length
     return min(wanted - done, room)
-
-
-def _completion(task: InferenceTask, ids: list[int], budget: int, context_length: int) -> dict[str, Any]:
-    """Negative: for num_keep the whole prompt, for repeat_last_n the whole context. The server refuses some of it."""
-    options = task.options
-    request: dict[str, Any] = {
-        "prompt": ids,
-        "n_predict": budget,
-        "n_keep": max(-1, options.num_keep),
-        "stream": True,
-        "return_tokens": True,
-        "return_progress": True,  # a sign of life, and a chance to notice that the client went away
-        "cache_prompt": True,
-        "response_fields": FINAL_FIELDS,
-        "temperature": options.temperature,
-        "top_k": options.top_k,
-        "top_p": options.top_p,
-        "min_p": options.min_p,
-        "typical_p": options.typical_p,
-        "repeat_last_n": options.repeat_last_n if options.repeat_last_n >= 0 else context_length,
-        "repeat_penalty": options.repeat_penalty,
-        "presence_penalty": options.presence_penalty,
-        "frequency_penalty": options.frequency_penalty,
-        "seed": options.seed % 0xFFFFFFFF,  # the one above means random
-        "stop": [stop for stop in options.stop if stop],
-    }
-    if task.format is not None:
-        request["json_schema"] = _schema(task.format)
-    return request
-
-
-def _schema(output: OutputFormat) -> dict[str, Any]:
-    schema = output if isinstance(output, dict) else {"type": "object"}
-    return schema | {"x-guidance": {"whitespace_pattern": JSON_WHITESPACE}}
-
-
-def _finish(final: dict[str, Any], prompt_tokens: int, context: tuple[int, ...]) -> Finish:
-    timings = final["timings"]
-    return Finish(
-        done_reason="length" if final["stop_type"] == "limit" else "stop",
-        prompt_tokens=prompt_tokens,
-        completion_tokens=final["tokens_predicted"],
-        prompt_ns=max(1, int(timings["prompt_ms"] * 1e6)),
-        completion_ns=max(1, int(timings["predicted_ms"] * 1e6)),
-        context=context,
-    )
 
 
 def _vectors(rows: list[dict[str, Any]], dimensions: int | None) -> list[list[float]]:

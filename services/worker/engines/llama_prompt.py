@@ -1,25 +1,43 @@
 """From a task to the token ids of its prompt, within the context length."""
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
 
-from libs.common.contracts.inference import InferenceTask, ModelRef
+from libs.common.contracts.inference import ChatMessage
 from libs.common.errors import ContextExceeded, InvalidRequest
 from services.worker.engines.base import Job
+from services.worker.engines.conversation import conversation
+from services.worker.engines.images import count_images
+from services.worker.engines.llama_infill import infill_prompt
 from services.worker.engines.llama_process import LlamaProcess
-from services.worker.engines.openai_wire import conversation
+from services.worker.engines.llama_template import Template
+from services.worker.engines.llama_tokens import tokenize
+
+# What an image is taken for when a prompt is measured: only the projector knows, and its answer comes too late.
+TOKENS_OF_AN_IMAGE: Final = 768
 
 
-async def prompt_ids(process: LlamaProcess, job: Job, model: ModelRef, context_length: int) -> list[int]:
-    """Ids of the prompt. Raises ``ContextExceeded`` if it does not fit and may not, or cannot, be shortened."""
-    limit = context_length - 1  # room for the first token of the answer
+@dataclass(frozen=True)
+class Prompt:
+    """``text`` is what was rendered, ``messages`` what of the conversation is in it."""
+
+    ids: list[int]
+    text: str
+    messages: Sequence[ChatMessage] = ()
+
+
+async def build_prompt(process: LlamaProcess, job: Job, template: Template, limit: int) -> Prompt:
+    """At most ``limit`` ids. Raises ``ContextExceeded`` if it does not fit and may not, or cannot, be shortened."""
     if job.task.kind == "chat":
-        return await _chat_ids(process, job.task, model, limit)
-    ids = await _generate_ids(process, job.task, model)
-    if len(ids) <= limit:
-        return ids
-    if not job.task.truncate:
-        raise _too_long(len(ids), limit)
-    return cut(ids, job.task.options.num_keep, limit)
+        return await _chat_prompt(process, job, template, limit)
+    prompt = await _generate_prompt(process, job, template, limit)
+    length = len(prompt.ids) + TOKENS_OF_AN_IMAGE * len(job.task.images)
+    if length <= limit:
+        return prompt
+    if not job.task.truncate or job.task.images:
+        raise _too_long(length, limit)
+    return Prompt(cut(prompt.ids, job.task.options.num_keep, limit), prompt.text, prompt.messages)
 
 
 def cut(ids: list[int], keep: int, limit: int) -> list[int]:
@@ -30,53 +48,60 @@ def cut(ids: list[int], keep: int, limit: int) -> list[int]:
     return ids[:keep] + ids[len(ids) - (limit - keep) :]
 
 
-async def tokenize(process: LlamaProcess, text: str, *, special: bool) -> list[int]:
-    """``special``: add what the model wants at the start, and read ``<|...|>`` as control tokens."""
-    body = {"content": text, "add_special": special, "parse_special": special}
-    ids: list[int] = (await process.ask("/tokenize", body))["tokens"]
-    return ids
-
-
-async def _generate_ids(process: LlamaProcess, task: InferenceTask, model: ModelRef) -> list[int]:
+async def _generate_prompt(process: LlamaProcess, job: Job, template: Template, limit: int) -> Prompt:
+    task = job.task
+    messages: Sequence[ChatMessage] = ()
     if task.raw:
-        ids = await tokenize(process, task.prompt, special=True)
+        text = task.prompt
+        ids = await tokenize(process, text, special=True)
+    elif task.suffix and not template.inserts:
+        ids, text = await infill_prompt(process, job, limit)
     else:
-        ids = [*task.context, *await _render(process, conversation(task, model))]
+        messages = () if task.suffix else conversation(task, job.model)
+        text = await (template.render_insertion() if task.suffix else template.render(messages))
+        ids = [*task.context, *await tokenize(process, text, special=True)]
     if not ids:
         raise InvalidRequest("the prompt is empty")
-    return ids
+    return Prompt(ids, text, messages)
 
 
-async def _chat_ids(process: LlamaProcess, task: InferenceTask, model: ModelRef, limit: int) -> list[int]:
-    messages = conversation(task, model)
-    ids = await _render(process, messages)
-    if len(ids) <= limit:
-        return ids
-    shorter = await _without_oldest(process, messages, limit) if task.truncate else None
+async def _chat_prompt(process: LlamaProcess, job: Job, template: Template, limit: int) -> Prompt:
+    messages = conversation(job.task, job.model)
+    prompt = await _render(process, template, messages)
+    if (length := _length(prompt)) <= limit:
+        return prompt
+    shorter = await _without_oldest(process, template, messages, limit) if job.task.truncate else None
     if shorter is None:
-        raise _too_long(len(ids), limit)
+        raise _too_long(length, limit)
     return shorter
 
 
-async def _without_oldest(process: LlamaProcess, messages: list[dict[str, Any]], limit: int) -> list[int] | None:
+async def _without_oldest(
+    process: LlamaProcess, template: Template, messages: Sequence[ChatMessage], limit: int
+) -> Prompt | None:
     """Drop as few of the oldest messages as needed, never the system's nor the last. None if that is not enough."""
-    droppable = [index for index, message in enumerate(messages[:-1]) if message["role"] != "system"]
-    fitting: list[int] | None = None
+    droppable = [index for index, message in enumerate(messages[:-1]) if message.role != "system"]
+    fitting: Prompt | None = None
     fewest, most = 1, len(droppable)
     while fewest <= most:
         middle = (fewest + most) // 2
         dropped = set(droppable[:middle])
-        ids = await _render(process, [message for index, message in enumerate(messages) if index not in dropped])
-        if len(ids) <= limit:
-            fitting, most = ids, middle - 1
+        kept = [message for index, message in enumerate(messages) if index not in dropped]
+        prompt = await _render(process, template, kept)
+        if _length(prompt) <= limit:
+            fitting, most = prompt, middle - 1
         else:
             fewest = middle + 1
     return fitting
 
 
-async def _render(process: LlamaProcess, messages: list[dict[str, Any]]) -> list[int]:
-    prompt: str = (await process.ask("/apply-template", {"messages": messages}))["prompt"]
-    return await tokenize(process, prompt, special=True)
+async def _render(process: LlamaProcess, template: Template, messages: Sequence[ChatMessage]) -> Prompt:
+    text = await template.render(messages)
+    return Prompt(await tokenize(process, text, special=True), text, messages)
+
+
+def _length(prompt: Prompt) -> int:
+    return len(prompt.ids) + TOKENS_OF_AN_IMAGE * count_images(prompt.messages)
 
 
 def _too_long(length: int, limit: int) -> ContextExceeded:

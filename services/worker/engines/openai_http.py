@@ -1,7 +1,4 @@
-"""Any OpenAI-compatible server: vLLM, SGLang, llama-server, Ollama, or a cluster behind one address.
-
-Only what OpenAI defines is sent: of the sampling options temperature, top_p, the penalties, seed, stop and max_tokens.
-"""
+"""Any OpenAI-compatible server: vLLM, SGLang, llama-server, Ollama, or a cluster behind one address."""
 
 import asyncio
 import time
@@ -14,10 +11,12 @@ from typing import Any, Final
 import httpx
 import orjson
 
-from libs.common.contracts.inference import EngineName, InferenceTask, ModelRef
+from libs.common.contracts.inference import EngineName, InferenceTask
 from libs.common.errors import EngineFailed, InvalidRequest, ModelLoadFailed, ModelNotFound, Overloaded, ServiceError
 from services.worker.engines.base import Embeddings, Finish, Job, LoadedEngine, LoadSpec, Piece, Upstream
-from services.worker.engines.openai_wire import conversation, error_text, server_sent_json
+from services.worker.engines.openai_request import openai_request
+from services.worker.engines.openai_wire import error_text, read_logprobs, server_sent_json
+from services.worker.engines.tool_calls import CallNumbering, StreamedCalls
 from services.worker.engines.vectors import normalise
 
 # Longest silence before the first token (an upstream may queue) and between two.
@@ -46,7 +45,6 @@ class UpstreamModel:
     def __init__(self, spec: LoadSpec, upstream: Upstream) -> None:
         self.context_length = spec.context_length
         self.slots = spec.slots
-        self._model = spec.model
         self._upstream_name = upstream.model or spec.model.name.removesuffix(":latest")
         self._client = httpx.AsyncClient(
             base_url=upstream.base_url,
@@ -56,7 +54,7 @@ class UpstreamModel:
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=spec.slots, keepalive_expiry=3),
         )
 
-    def can_resume(self, task: InferenceTask) -> bool:
+    def can_resume(self, job: Job) -> bool:
         """Never: the protocol tells no token ids."""
         return False
 
@@ -67,8 +65,8 @@ class UpstreamModel:
         await self._client.aclose()
 
     async def generate(self, job: Job) -> AsyncGenerator[Piece | Finish, None]:
-        path, body = _request(job.task, self._model, self._upstream_name)
-        progress = _Progress(time.perf_counter_ns())
+        path, body = await openai_request(job, self._upstream_name)
+        progress = _Progress(job, StreamedCalls(CallNumbering(job.request_id)), time.perf_counter_ns())
         async with _upstream_errors(), self._client.stream("POST", path, content=orjson.dumps(body)) as response:
             await _check(response)
             async with aclosing(server_sent_json(response)) as events:
@@ -77,14 +75,14 @@ class UpstreamModel:
                         yield piece
         yield progress.finish()
 
-    async def embed(self, inputs: tuple[str, ...], *, truncate: bool, dimensions: int | None) -> Embeddings:
-        body = {"model": self._upstream_name, "input": inputs}
+    async def embed(self, task: InferenceTask) -> Embeddings:
+        body = {"model": self._upstream_name, "input": task.inputs}
         async with _upstream_errors():
             response = await self._client.post("embeddings", content=orjson.dumps(body))
             await _check(response)
             answer = await asyncio.to_thread(orjson.loads, response.content)
         rows = sorted(answer["data"], key=lambda row: int(row["index"]))
-        vectors = await asyncio.to_thread(lambda: [normalise(row["embedding"], dimensions) for row in rows])
+        vectors = await asyncio.to_thread(lambda: [normalise(row["embedding"], task.dimensions) for row in rows])
         return Embeddings(vectors, (answer.get("usage") or {}).get("prompt_tokens", 0))
 
 
@@ -92,6 +90,8 @@ class UpstreamModel:
 class _Progress:
     """What one stream has told so far."""
 
+    job: Job
+    calls: StreamedCalls
     began_ns: int
     first_ns: int = 0
     chunks: int = 0
@@ -109,16 +109,23 @@ class _Progress:
         if not (choices := event.get("choices")):
             return None
         choice = choices[0]
+        delta = choice.get("delta") or choice
+        calls = self.calls.add(delta.get("tool_calls") or ())
         if reason := choice.get("finish_reason"):
             self.done_reason = "length" if reason == "length" else "stop"
-        delta = choice.get("delta") or choice
-        text = delta.get("content") or delta.get("text") or ""
+            calls += self.calls.finish()
         thinking = delta.get("reasoning_content") or delta.get("reasoning") or ""
-        if not text and not thinking:
+        piece = Piece(
+            text=delta.get("content") or delta.get("text") or "",
+            thinking=thinking if self.job.task.think is not False else "",
+            tool_calls=calls,
+            logprobs=read_logprobs(_logprobs_of(choice), self.job.task.top_logprobs),
+        )
+        if piece == _NOTHING:
             return None
         self.chunks += 1
         self.first_ns = self.first_ns or time.perf_counter_ns()
-        return Piece(text, thinking=thinking)
+        return piece
 
     def finish(self) -> Finish:
         """Raises ``EngineFailed`` if the upstream never said that it was done."""
@@ -135,30 +142,12 @@ class _Progress:
         )
 
 
-def _request(task: InferenceTask, model: ModelRef, name: str) -> tuple[str, dict[str, Any]]:
-    """Path and body."""
-    options = task.options
-    body: dict[str, Any] = {
-        "model": name,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-        "temperature": options.temperature,
-        "top_p": options.top_p,
-        "presence_penalty": options.presence_penalty,
-        "frequency_penalty": options.frequency_penalty,
-        "seed": options.seed,
-    }
-    if options.num_predict > 0:
-        body["max_tokens"] = options.num_predict
-    if options.stop:
-        body["stop"] = options.stop
-    if task.format == "json":
-        body["response_format"] = {"type": "json_object"}
-    elif task.format is not None:
-        body["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": task.format}}
-    if task.raw:
-        return "completions", body | {"prompt": task.prompt}
-    return "chat/completions", body | {"messages": conversation(task, model)}
+_NOTHING: Final = Piece()
+
+
+def _logprobs_of(choice: dict[str, Any]) -> list[dict[str, Any]]:
+    entries: list[dict[str, Any]] = (choice.get("logprobs") or {}).get("content") or []
+    return entries
 
 
 async def _check(response: httpx.Response) -> None:

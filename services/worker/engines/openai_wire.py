@@ -1,31 +1,31 @@
 """What the llama.cpp server and OpenAI-compatible upstreams have in common on the wire."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from typing import Any
 
 import httpx
 import orjson
 
-from libs.common.contracts.inference import ChatMessage, InferenceTask, ModelRef
+from libs.common.contracts.inference import ChatMessage
+from libs.common.contracts.tokens import Logprob, TopLogprob
+from services.worker.engines.images import data_uri
 
 
-def conversation(task: InferenceTask, model: ModelRef) -> list[dict[str, Any]]:
-    """The messages to answer. The model's own system prompt goes first unless the task brings one."""
-    if task.kind == "generate":
-        system = model.system if task.system is None else task.system
-        return [*_system(system), {"role": "user", "content": task.prompt}]
-    messages = [_message(message) for message in task.messages]
-    if messages and messages[0]["role"] == "system":
-        return messages
-    return [*_system(model.system), *messages]
+def wire_messages(messages: Sequence[ChatMessage], *, reasoning: bool) -> list[dict[str, Any]]:
+    """``reasoning``: with what the assistant thought, which OpenAI's own protocol does not know.
+
+    Raises ``InvalidRequest`` for an image that is none. With images run it in a thread.
+    """
+    return [_message(message, reasoning) for message in messages]
 
 
-def _system(text: str) -> list[dict[str, Any]]:
-    return [{"role": "system", "content": text}] if text else []
-
-
-def _message(message: ChatMessage) -> dict[str, Any]:
+def _message(message: ChatMessage, reasoning: bool) -> dict[str, Any]:
     wire: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.images:
+        images = [{"type": "image_url", "image_url": {"url": data_uri(image)}} for image in message.images]
+        wire["content"] = [*images, {"type": "text", "text": message.content}]
+    if message.thinking and reasoning:
+        wire["reasoning_content"] = message.thinking
     if message.tool_calls:
         wire["tool_calls"] = [
             {
@@ -37,7 +37,32 @@ def _message(message: ChatMessage) -> dict[str, Any]:
         ]
     if message.tool_call_id:
         wire["tool_call_id"] = message.tool_call_id
+    if message.tool_name:
+        wire["name"] = message.tool_name
     return wire
+
+
+def read_logprobs(entries: Iterable[dict[str, Any]], top: int) -> tuple[Logprob, ...]:
+    """Of OpenAI's shape. ``top``: how many alternatives to keep."""
+    return tuple(
+        Logprob(
+            entry["token"],
+            entry["logprob"],
+            _data(entry),
+            [TopLogprob(other["token"], other["logprob"], _data(other)) for other in _likeliest(entry, top)],
+        )
+        for entry in entries
+    )
+
+
+def _likeliest(entry: dict[str, Any], top: int) -> list[dict[str, Any]]:
+    others = entry.get("top_logprobs") or []
+    return sorted(others, key=lambda other: -float(other["logprob"]))[:top]
+
+
+def _data(entry: dict[str, Any]) -> bytes:
+    data = entry.get("bytes")
+    return str(entry["token"]).encode() if data is None else bytes(data)
 
 
 async def server_sent_json(response: httpx.Response) -> AsyncGenerator[dict[str, Any], None]:

@@ -1,9 +1,11 @@
 import asyncio
+import base64
+from typing import Any
 
 import pytest
 
-from libs.common.contracts.inference import ChatMessage, InferenceTask, SamplingOptions
-from libs.common.errors import ContextExceeded, EngineFailed, ModelLoadFailed
+from libs.common.contracts.inference import ChatMessage, InferenceTask, SamplingOptions, Think
+from libs.common.errors import ContextExceeded, EngineFailed, InvalidRequest, ModelLoadFailed, UnsupportedByModel
 from services.worker.engines.base import Finish, Job, LoadedEngine, LoadSpec, Piece
 from services.worker.engines.echo import EchoEngine
 from tests.fixtures.builders import a_model
@@ -20,7 +22,7 @@ def a_task(num_predict: int = -1, stop: tuple[str, ...] = (), **changes: object)
 
 
 async def run(model: LoadedEngine, task: InferenceTask, resume: tuple[int, ...] = ()) -> tuple[list[Piece], Finish]:
-    parts = [part async for part in model.generate(Job("r", task, resume))]
+    parts = [part async for part in model.generate(Job("r", task, a_model(), resume))]
     pieces, finish = [part for part in parts if isinstance(part, Piece)], parts[-1]
     assert isinstance(finish, Finish)
     return pieces, finish
@@ -50,7 +52,7 @@ async def test_json_is_one_object_and_replayed() -> None:
     pieces, finish = await run(model, task)
     assert "".join(piece.text for piece in pieces) == '{"w0": 0, "w1": 1, "w2": 2}'
     assert finish.done_reason == "stop"
-    assert not model.can_resume(task)
+    assert not model.can_resume(Job("r", task, a_model()))
 
 
 async def test_dies_when_told_to_and_comes_back() -> None:
@@ -69,7 +71,7 @@ async def test_keeps_its_pace() -> None:
     assert clock() - began >= 0.099
 
 
-@pytest.mark.parametrize("name", ["echo-0", "echo-x", "echoes", "llama"])
+@pytest.mark.parametrize("name", ["echo-0", "echo-x", "echo-tools-think", "echoes", "llama"])
 async def test_other_names_are_not_echo(name: str) -> None:
     with pytest.raises(ModelLoadFailed):
         await echo(name)
@@ -80,5 +82,86 @@ async def test_a_prompt_too_long() -> None:
     with pytest.raises(ContextExceeded, match="exceeds the context"):
         await run(model, a_task(truncate=False))
     with pytest.raises(ContextExceeded, match="the input length exceeds the context length"):
-        await model.embed(("a b c",), truncate=False, dimensions=None)
-    assert (await model.embed(("a b c",), truncate=True, dimensions=None)).prompt_tokens == 2
+        await model.embed(InferenceTask(kind="embed", inputs=("a b c",), truncate=False))
+    assert (await model.embed(InferenceTask(kind="embed", inputs=("a b c",)))).prompt_tokens == 2
+
+
+def a_tool(name: str = "weather", **parameters: Any) -> dict[str, Any]:
+    properties = {key: {"type": kind} for key, kind in parameters.items()}
+    return {"type": "function", "function": {"name": name, "parameters": {"type": "object", "properties": properties}}}
+
+
+def texts(pieces: list[Piece]) -> tuple[str, str]:
+    """Thinking and text."""
+    return "".join(piece.thinking for piece in pieces), "".join(piece.text for piece in pieces)
+
+
+@pytest.mark.parametrize(
+    ("think", "thinking"), [(None, "t0 t1 t2 t3 t4 t5 t6 t7"), ("low", "t0 t1 t2 t3 t4 t5 t6 t7"), (False, "")]
+)
+async def test_thinks_before_it_answers(think: Think, thinking: str) -> None:
+    model, task = await echo("echo-think"), a_task(10, think=think)
+    pieces, finish = await run(model, task)
+    assert texts(pieces) == (thinking, "w0 w1" if thinking else "w0 w1 w2 w3 w4 w5 w6 w7 w8 w9")
+    assert finish.completion_tokens == 10
+    assert model.can_resume(Job("r", task, a_model())) == (think is False)
+
+
+async def test_only_the_answer_has_the_format() -> None:
+    pieces, _ = await run(await echo("echo-think"), a_task(10, format="json"))
+    assert texts(pieces) == ("t0 t1 t2 t3 t4 t5 t6 t7", '{"w0": 0, "w1": 1}')
+
+
+async def test_calls_every_tool_it_is_offered() -> None:
+    model = await echo("echo-think-tools")
+    tools = (a_tool("weather", city="string", days="integer"), a_tool("time", exact="boolean"))
+    pieces, finish = await run(model, a_task(tools=tools))
+    calls = [call for piece in pieces for call in piece.tool_calls]
+    assert [call["function"] for call in calls] == [
+        {"index": 0, "name": "weather", "arguments": {"city": "a0", "days": 1}},
+        {"index": 1, "name": "time", "arguments": {"exact": True}},
+    ]
+    assert (texts(pieces)[1], finish.done_reason, finish.completion_tokens) == ("", "stop", 10)
+    again, _ = await run(model, a_task(tools=tools))
+    assert again == pieces
+
+
+@pytest.mark.parametrize("name", ["echo", "echo-tools"])
+async def test_answers_in_words_once_it_has_a_result(name: str) -> None:
+    messages = (*a_task().messages, ChatMessage(role="tool", content="sun"))
+    pieces, _ = await run(await echo(name), a_task(2, tools=(a_tool(),), messages=messages))
+    assert texts(pieces) == ("", "w0 w1")
+
+
+async def test_every_token_has_a_logprob() -> None:
+    pieces, _ = await run(await echo("echo-think"), a_task(9, logprobs=True, top_logprobs=2))
+    entries = [entry for piece in pieces for entry in piece.logprobs]
+    assert [entry.token for entry in entries][-2:] == [" t7", "w0"]
+    assert [(other.token, other.logprob) for other in entries[-1].top] == [("w0", -0.125), ("w0'", -1.0)]
+    assert len(entries) == 9
+
+
+async def test_renders_only() -> None:
+    pieces, finish = await run(await echo(), a_task(debug_render_only=True))
+    assert (pieces, finish.rendered, finish.completion_tokens) == ([], "user: a b c\n", 0)
+
+
+async def test_takes_images_only_if_its_name_says_so() -> None:
+    message = ChatMessage(role="user", content="a", images=(base64.b64encode(b"GIF89a").decode(),))
+    with pytest.raises(UnsupportedByModel):
+        await run(await echo(), a_task(messages=(message,)))
+    _, finish = await run(await echo("echo-vision"), a_task(messages=(message,), debug_render_only=True))
+    assert finish.image_count == 1
+    with pytest.raises(InvalidRequest, match="only PNG"):
+        await run(await echo("echo-vision"), a_task(messages=(message.model_copy(update={"images": ("aaaa",)}),)))
+
+
+async def test_a_smaller_context_is_honoured() -> None:
+    task = a_task(truncate=False).model_copy(update={"options": SamplingOptions(num_ctx=2)})
+    with pytest.raises(ContextExceeded):
+        await run(await echo(), task)
+
+
+async def test_crashes_while_it_thinks_too() -> None:
+    with pytest.raises(EngineFailed):
+        await run(await echo("echo-think-100000-fail-after-3"), a_task())

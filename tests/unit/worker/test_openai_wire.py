@@ -1,35 +1,50 @@
+import base64
 from collections.abc import AsyncIterator
 
 import httpx
 import pytest
 
-from libs.common.contracts.inference import ChatMessage, InferenceTask, ToolCall, ToolFunction
-from services.worker.engines.openai_wire import conversation, error_text, server_sent_json
-from tests.fixtures.builders import a_model
-
-USER = {"role": "user", "content": "hi"}
-
-
-def test_the_models_system_prompt_goes_first_unless_there_is_one() -> None:
-    model = a_model(system="be kind")
-    chat = InferenceTask(kind="chat", messages=(ChatMessage(role="user", content="hi"),))
-    assert conversation(chat, model) == [{"role": "system", "content": "be kind"}, USER]
-    own = chat.model_copy(update={"messages": (ChatMessage(role="system", content="be brief"), *chat.messages)})
-    assert conversation(own, model) == [{"role": "system", "content": "be brief"}, USER]
-
-
-def test_generate_is_a_chat_of_one_turn() -> None:
-    model = a_model(system="be kind")
-    task = InferenceTask(kind="generate", prompt="hi")
-    assert conversation(task, model)[0]["content"] == "be kind"
-    assert conversation(task.model_copy(update={"system": ""}), model) == [USER]
+from libs.common.contracts.inference import ChatMessage, ToolCall, ToolFunction
+from libs.common.contracts.tokens import Logprob, TopLogprob
+from services.worker.engines.openai_wire import error_text, read_logprobs, server_sent_json, wire_messages
 
 
 def test_tool_calls_carry_their_arguments_as_text() -> None:
     call = ToolCall(id="c1", function=ToolFunction(name="f", arguments={"x": 1}))
-    task = InferenceTask(kind="chat", messages=(ChatMessage(role="assistant", tool_calls=(call,)),))
+    [wire] = wire_messages([ChatMessage(role="assistant", tool_calls=(call,))], reasoning=False)
     function = {"name": "f", "arguments": '{"x":1}'}
-    assert conversation(task, a_model())[0]["tool_calls"] == [{"id": "c1", "type": "function", "function": function}]
+    assert wire["tool_calls"] == [{"id": "c1", "type": "function", "function": function}]
+
+
+def test_a_result_names_its_call() -> None:
+    message = ChatMessage(role="tool", content="r", tool_call_id="c1", tool_name="f")
+    assert wire_messages([message], reasoning=False) == [
+        {"role": "tool", "content": "r", "tool_call_id": "c1", "name": "f"}
+    ]
+
+
+@pytest.mark.parametrize(("reasoning", "sent"), [(True, {"reasoning_content": "hm"}), (False, {})])
+def test_thinking_goes_only_where_it_is_known(reasoning: bool, sent: dict[str, str]) -> None:
+    message = ChatMessage(role="assistant", content="x", thinking="hm")
+    assert wire_messages([message], reasoning=reasoning) == [{"role": "assistant", "content": "x", **sent}]
+
+
+def test_images_are_data_uris_in_front_of_the_text() -> None:
+    image = base64.b64encode(b"\x89PNG\r\n\x1a\n...").decode()
+    [wire] = wire_messages([ChatMessage(role="user", content="x", images=(image,))], reasoning=False)
+    assert wire["content"] == [
+        {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{image}"}},
+        {"type": "text", "text": "x"},
+    ]
+
+
+def test_logprobs_are_sorted_cut_and_have_bytes() -> None:
+    others = [{"token": "b", "logprob": -2.0, "bytes": [98]}, {"token": "\ufffd", "logprob": -1.0, "bytes": [240]}]
+    entry = {"token": "é", "logprob": -1.5, "top_logprobs": others}
+    assert read_logprobs([entry], 2) == (
+        Logprob("é", -1.5, "é".encode(), [TopLogprob("\ufffd", -1.0, b"\xf0"), TopLogprob("b", -2.0, b"b")]),
+    )
+    assert read_logprobs([entry], 1)[0].top == [TopLogprob("\ufffd", -1.0, b"\xf0")]
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 1000])

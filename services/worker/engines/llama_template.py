@@ -1,0 +1,109 @@
+"""The template of a prompt: a Modelfile's, in Go's language, or the GGUF's own, in Jinja, which the server renders."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from libs.common import go_template
+from libs.common.contracts.inference import ChatMessage
+from services.worker.engines.base import Job
+from services.worker.engines.conversation import think_level, thinks
+from services.worker.engines.llama_process import LlamaProcess
+from services.worker.engines.openai_wire import wire_messages
+from services.worker.engines.thinking import Tags
+
+# What nearly every model writes around its thinking.
+USUAL_TAGS: Final = Tags("<think>", "</think>")
+
+
+class Template(Protocol):
+    inserts: bool
+    """Whether it can render a gap to fill."""
+
+    tags: Tags
+    tool_tag: str
+    """What a model writes in front of its tool calls."""
+
+    async def render(self, messages: Sequence[ChatMessage]) -> str:
+        """The prompt, images as ``[img-0]`` in front of their message. Raises ``InvalidRequest``."""
+
+    async def render_insertion(self) -> str:
+        """The prompt of a generate call with a suffix."""
+
+
+def template_of(process: LlamaProcess, job: Job) -> Template:
+    """The request's, else the model's. Raises ``InvalidRequest`` if it cannot be parsed."""
+    text = job.task.template or job.model.template
+    return GoTemplate(go_template.parse(text), job) if text else JinjaTemplate(process, job)
+
+
+def template_arguments(job: Job) -> dict[str, Any]:
+    """What a Jinja template is told beside the messages, as the server wants it."""
+    arguments: dict[str, Any] = {}
+    if job.task.tools:
+        arguments["tools"] = job.task.tools
+    if "thinking" in job.model.capabilities:
+        arguments["chat_template_kwargs"] = {"enable_thinking": thinks(job.task, job.model)}
+        if level := think_level(job.task):
+            arguments["chat_template_kwargs"]["reasoning_effort"] = level
+    return arguments
+
+
+@dataclass
+class JinjaTemplate:
+    process: LlamaProcess
+    job: Job
+    inserts: bool = False
+    tags: Tags = USUAL_TAGS
+    tool_tag: str = ""
+
+    async def render(self, messages: Sequence[ChatMessage]) -> str:
+        body = {"messages": wire_messages(_with_marks(messages), reasoning=True)} | template_arguments(self.job)
+        prompt: str = (await self.process.ask("/apply-template", body))["prompt"]
+        return prompt
+
+    async def render_insertion(self) -> str:
+        raise NotImplementedError  # ``inserts`` is False
+
+
+class GoTemplate:
+    def __init__(self, template: "go_template.Template", job: Job) -> None:
+        self._template = template
+        self._job = job
+        tags = go_template.thinking_tags(template)
+        self.tags = Tags(*tags) if tags else USUAL_TAGS
+        self.tool_tag = go_template.tool_call_tag(template)
+        self.inserts = "suffix" in template.variables
+
+    async def render(self, messages: Sequence[ChatMessage]) -> str:
+        task, model = self._job.task, self._job.model
+        return await asyncio.to_thread(
+            go_template.render_chat,
+            self._template,
+            messages=_with_marks(messages),
+            tools=task.tools,
+            think=thinks(task, model),
+            think_level=think_level(task),
+            is_think_set=task.think is not None or "thinking" in model.capabilities,
+        )
+
+    async def render_insertion(self) -> str:
+        task, model = self._job.task, self._job.model
+        system = model.system if task.system is None else task.system
+        return await asyncio.to_thread(
+            go_template.render_generate, self._template, system=system, prompt=task.prompt, suffix=task.suffix
+        )
+
+
+def _with_marks(messages: Sequence[ChatMessage]) -> Sequence[ChatMessage]:
+    """Images as ``[img-0]``, counted over the conversation."""
+    if not any(message.images for message in messages):
+        return messages
+    marked: list[ChatMessage] = []
+    count = 0
+    for message in messages:
+        marks = "".join(f"[img-{count + index}]" for index in range(len(message.images)))
+        count += len(message.images)
+        marked.append(message.model_copy(update={"content": marks + message.content, "images": ()}))
+    return marked
