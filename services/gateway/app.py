@@ -14,8 +14,12 @@ def public_app(ctx: Context) -> tuple[ASGIApp, str, int]:
 
 
 async def drain(ctx: Context, _seconds: float) -> None:
-    """Say so on the public health routes; the HTTP server itself lets running answers finish."""
+    """Say so on the public health routes; the HTTP server itself lets running answers finish.
+
+    They come through Redis, but reports of pulls, pushes and creates through the bus, which is silent from here on.
+    """
     ctx.draining.set()
+    ctx.operations.stop_following()
 
 
 service = Service(

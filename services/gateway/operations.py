@@ -99,6 +99,13 @@ class Operations:
         if operation is not None:
             operation.hear(report)
 
+    def stop_following(self) -> None:
+        """We hear nothing any more. The work goes on, so whoever asks for it again finds it begun or done."""
+        error = Unavailable("the server is shutting down; ask again to go on")
+        failure = Failure(code=error.code, message=error.message)
+        for operation in self._followed.values():
+            operation.hear(OperationReported(operation_id=operation.operation_id, finished=True, error=failure))
+
     def forget(self, operation_id: str, *, cancel: bool) -> None:
         if self._followed.pop(operation_id, None) is not None and cancel:
             # In a task of the process: the task of a client that went away is itself being cancelled.

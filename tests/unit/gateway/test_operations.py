@@ -116,6 +116,19 @@ async def test_a_sign_of_life_is_no_line(operations: Operations, operation: Oper
     assert (await reading).status == "success"
 
 
+async def test_a_gateway_that_drains_says_so_and_lets_the_work_go_on(
+    gateway: Gateway, operations: Operations, operation: Operation
+) -> None:
+    operations.hear(report("pulling manifest"))
+    operations.stop_following()
+    lines = aiter(operation)
+    assert (await anext(lines)).status == "pulling manifest"
+    with pytest.raises(Unavailable, match="shutting down"):
+        await anext(lines)
+    await operation.aclose()
+    assert await cancelled(gateway) == []
+
+
 async def test_a_command_that_may_have_been_sent_is_cancelled(gateway: Gateway, operations: Operations) -> None:
     del gateway.bus.answers[PullModel]
     with pytest.raises(Unavailable):
