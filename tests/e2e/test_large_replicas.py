@@ -1,0 +1,133 @@
+"""A blob of 1 GiB on its way to two nodes: everybody who moves it is killed in between, and memory stays flat."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from tests.fixtures.suite import Process, Suite, a_suite, eventually
+from tests.fixtures.tiny_gguf import write_tiny_gguf
+
+pytestmark = [pytest.mark.e2e, pytest.mark.chaos]
+
+SIZE = 1 << 30
+CHUNKS = SIZE >> 22
+MOST_GROWTH = 64 << 20
+"""A worker holds some chunks of 4 MiB at a time; a copy of the blob would be sixteen times this."""
+
+
+@pytest.fixture
+async def suite(
+    tmp_path: Path, rabbitmq_url: str, redis_url: str, own_postgres_urls: dict[str, str]
+) -> AsyncIterator[Suite]:
+    model = write_tiny_gguf(tmp_path / "big.gguf")
+    with model.open("r+b") as file:
+        for index in range(CHUNKS):  # so that no two chunks are the same
+            file.seek((index << 22) + (1 << 20))
+            file.write(index.to_bytes(4, "big"))
+        file.truncate(SIZE)
+    suite = a_suite(tmp_path, rabbitmq_url, redis_url, own_postgres_urls, workers=0, models={"big": model})
+    for name in ("west", "east"):
+        suite.add_worker(node=name, cache_dir=str(tmp_path / name), link_blobs="false")
+    try:
+        await suite.start("auth", "registry", "gateway", "worker-0")
+        yield suite
+    finally:
+        suite.stop()
+
+
+@pytest.fixture
+async def admin(suite: Suite) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=suite.url, timeout=30) as http:
+        credentials = {"email": "admin@localhost", "password": suite.admin_password}
+        token = (await http.post("/api/v1/auth/login", json=credentials)).json()["access_token"]
+        http.headers["Authorization"] = f"Bearer {token}"
+        yield http
+
+
+def arrived(directory: Path) -> int:
+    """Chunks of the blob that is on its way."""
+    return sum(path.read_bytes().count(1) for path in directory.glob("*.arrived"))
+
+
+async def until_arrived(directory: Path, least: int) -> None:
+    async def so_many() -> bool:
+        return arrived(directory) >= least
+
+    await eventually(so_many, f"{least} chunks arrived", 60)
+
+
+async def restart(process: Process) -> None:
+    process.kill()
+    process.start()
+    await eventually(process.ready, f"{process.service} is back", 60)
+
+
+async def replicate(admin: httpx.AsyncClient, count: int) -> None:
+    async def is_accepted() -> bool:
+        answer = await admin.post("/api/v1/models/big/replicate", json={"nodes": count})
+        return answer.status_code == 202
+
+    await eventually(is_accepted, f"{count} nodes have reported")
+
+
+async def until_ready(admin: httpx.AsyncClient, count: int) -> list[dict[str, Any]]:
+    async def is_done() -> bool:
+        answer = await admin.get("/api/v1/models/big/replicas")
+        if answer.status_code != 200:
+            return False
+        return [replica["state"] for replica in answer.json()["replicas"]] == ["ready"] * count
+
+    await eventually(is_done, f"{count} nodes have the model", 120)
+    found: list[dict[str, Any]] = (await admin.get("/api/v1/models/big/replicas")).json()["replicas"]
+    return found
+
+
+def memory(process: Process) -> int:
+    """Bytes that are its own: not those of files, which the kernel keeps as long as nobody needs the room."""
+    assert process.popen is not None
+    return int(psutil.Process(process.popen.pid).memory_full_info().uss)
+
+
+async def most_memory(process: Process, while_running: "asyncio.Task[Any]") -> int:
+    most = memory(process)
+    while not while_running.done():
+        most = max(most, await asyncio.to_thread(memory, process))
+        await asyncio.sleep(0.05)
+    return most
+
+
+async def test_everybody_is_killed_in_between(suite: Suite, admin: httpx.AsyncClient, tmp_path: Path) -> None:
+    west, east, registry = suite.processes["worker-0"], suite.processes["worker-1"], suite.processes["registry"]
+    await replicate(admin, 1)
+    await until_arrived(tmp_path / "west", CHUNKS // 10)
+    before = arrived(tmp_path / "west")
+    await restart(west)
+    await until_arrived(tmp_path / "west", CHUNKS // 3)
+    await restart(registry)
+    before_registry = memory(registry)
+    before_west = memory(west)
+    done = asyncio.create_task(until_ready(admin, 1))
+    most_west, most_registry = await asyncio.gather(most_memory(west, done), most_memory(registry, done))
+    [replica] = await done
+    assert replica["completed"] == SIZE
+    received = await suite.metric("worker-0", "worker_blob_bytes_received_total")
+    assert received <= SIZE - (before << 22)
+
+    await suite.start("worker-1")
+    before_east = memory(east)
+    await replicate(admin, 2)
+    done = asyncio.create_task(until_ready(admin, 2))
+    serving_west, most_east = await asyncio.gather(most_memory(west, done), most_memory(east, done))
+    await done
+    for least, most in (
+        (before_west, most_west),
+        (before_west, serving_west),
+        (before_east, most_east),
+        (before_registry, most_registry),
+    ):
+        assert most - least < MOST_GROWTH
