@@ -10,7 +10,7 @@ from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 
 from deploy.local.config import DEFAULT_PORTS
-from libs.common.settings import PostgresSettings, RabbitSettings, RedisSettings, TelemetrySettings
+from libs.common.settings import Alias, PostgresSettings, RabbitSettings, RedisSettings, TelemetrySettings
 
 FILE = Path(__file__).with_name(".env.example")
 
@@ -77,6 +77,7 @@ def _section(title: str, block: type[BaseSettings]) -> str:
 
 def _setting(name: str, field: FieldInfo) -> str:
     comments = [field.description] if field.description else []
+    comments += [f"also {alias.variable}" for alias in field.metadata if isinstance(alias, Alias)]
     if field.is_required():
         comments.append("required")
     elif field.default_factory is not None:

@@ -13,6 +13,9 @@ from dotenv import dotenv_values
 from deploy.local.errors import SetupError
 from deploy.local.programs import ROOT, write_private
 from deploy.postgres.provision import ROLES
+from libs.common.ollama_variables import host as ollama_host
+from libs.common.ollama_variables import port as ollama_port
+from libs.common.ollama_variables import unquoted
 
 RUN_DIR = ROOT / ".run"
 
@@ -57,7 +60,7 @@ def load_config(run_dir: Path = RUN_DIR) -> Config:
     # 0700 would keep Postgres's account out when root runs us; what is private inside has its own mode.
     run_dir.chmod(0o711)
     _require_space(run_dir)
-    env = {**_dotenv(ROOT / ".env"), **os.environ}
+    env = with_ollama_names({**_dotenv(ROOT / ".env"), **os.environ})
     return Config(run_dir, env, _secrets(run_dir / "secrets.env", env), _worker_count(run_dir, env))
 
 
@@ -65,6 +68,17 @@ def _require_space(run_dir: Path) -> None:
     free = shutil.disk_usage(run_dir).free
     if free < FREE_BYTES_NEEDED:
         raise SetupError(f"only {free / 1024**3:.1f} GB are free on the disk of {run_dir}: make room, 2 GB are needed")
+
+
+def with_ollama_names(env: Mapping[str, str]) -> dict[str, str]:
+    """What we decide for the services ourselves, decided by Ollama's variables where ours are not set."""
+    given = {name: text for name in ("OLLAMA_HOST", "OLLAMA_MODELS") if (text := unquoted(env.get(name, "")))}
+    named = {}
+    if address := given.get("OLLAMA_HOST"):
+        named = {"GATEWAY_HOST": ollama_host(address), "GATEWAY_PORT": str(ollama_port(address))}
+    if directory := given.get("OLLAMA_MODELS"):
+        named["REGISTRY_DATA_DIR"] = directory
+    return {**env, **{name: value for name, value in named.items() if not env.get(name)}}
 
 
 def _dotenv(path: Path) -> dict[str, str]:

@@ -1,10 +1,19 @@
 """Settings blocks every service shares. Names carry their unit; secrets are ``SecretStr``; read once, then frozen."""
 
-from typing import Annotated, TypeVar
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
 from uuid import uuid4
 
-from pydantic import BeforeValidator, Field, PostgresDsn, RedisDsn, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+import structlog
+from pydantic import BeforeValidator, Field, PostgresDsn, RedisDsn, SecretStr, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from libs.common.ollama_variables import unquoted
+
+log = structlog.get_logger(__name__)
 
 
 def service_settings(prefix: str) -> SettingsConfigDict:
@@ -57,8 +66,58 @@ class TelemetrySettings(BaseSettings):
     traces_sampler_arg: float = Field(1.0, ge=0, le=1, description="share of requests that are traced")
 
 
+@dataclass(frozen=True)
+class Alias:
+    """In a field's annotation: Ollama's variable for it, and how that is read. Ours wins over it.
+
+    As in Ollama, a value that is none leaves the default.
+    """
+
+    variable: str
+    read: Callable[[str], object] = str
+
+
+class _Aliases(PydanticBaseSettingsSource):
+    """The settings that have a value under Ollama's name."""
+
+    def __call__(self) -> dict[str, Any]:
+        found = {}
+        for name, field in self.settings_cls.model_fields.items():
+            value, _, _ = self.get_field_value(field, name)
+            if value is not None:
+                found[name] = value
+        return found
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        for alias in field.metadata:
+            if isinstance(alias, Alias) and (text := unquoted(os.environ.get(alias.variable, ""))):
+                return _value(field, alias, text), field_name, False
+        return None, field_name, False
+
+
+def _value(field: FieldInfo, alias: Alias, text: str) -> Any:
+    """As the setting takes it; None if it does not."""
+    try:
+        setting: TypeAdapter[Any] = TypeAdapter(Annotated[field.annotation, *field.metadata])  # type: ignore[arg-type]
+        return setting.validate_python(alias.read(text))
+    except ValueError:  # pydantic's is one, too
+        log.warning("the value of a variable is not one, its default is used", variable=alias.variable)
+        return None
+
+
 class ServiceSettings(BaseSettings):
     """What every service has under its own prefix."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, _Aliases(settings_cls)
 
     ops_host: str = Field("127.0.0.1", description="address of health and metrics")
     ops_port: int = Field(ge=0, le=65535, description="port of health and metrics; 0: any free one")
@@ -74,6 +133,7 @@ def _comma_separated(value: object) -> object:
 CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated)]
 
 __all__ = [
+    "Alias",
     "CommaSeparated",
     "PostgresDsn",
     "PostgresSettings",

@@ -1,17 +1,20 @@
 """Settings of the registry, prefix REGISTRY_."""
 
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field, SecretStr
 
-from libs.common.settings import CommaSeparated, ServiceSettings, service_settings
+from libs.common.settings import Alias, CommaSeparated, ServiceSettings, service_settings
 
 
 class Settings(ServiceSettings):
     model_config = service_settings("REGISTRY_")
 
     ops_port: int = Field(11442, ge=0, le=65535, description="port of health, metrics and blobs; 0: any free one")
-    data_dir: Path = Field(description="directory of blobs and manifests, in Ollama's layout; replicas share it")
+    data_dir: Annotated[Path, Alias("OLLAMA_MODELS")] = Field(
+        description="directory of blobs and manifests, in Ollama's layout; replicas share it"
+    )
     public_url: str = Field("", description="where workers reach the blobs; empty: http://127.0.0.1:<ops port>")
     blob_token: SecretStr = Field(
         min_length=16, description="opens the blobs to workers and gateways; their *_BLOB_TOKEN"

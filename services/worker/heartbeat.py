@@ -32,7 +32,7 @@ def compose(ctx: Context) -> WorkerHeartbeat:
         node=settings.node,
         state=_state(ctx),
         engines=ctx.engines.names,
-        slots=settings.slots,
+        slots=max(settings.slots, settings.slots_per_model),
         slots_per_model=settings.slots_per_model,
         max_loaded_models=settings.max_loaded_models,
         loaded=ctx.models.snapshot(),

@@ -3,10 +3,12 @@
 import os
 import socket
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import BaseModel, Field, SecretStr
 
-from libs.common.settings import ServiceSettings, service_settings
+from libs.common import ollama_variables
+from libs.common.settings import Alias, ServiceSettings, service_settings
 
 
 class UpstreamSettings(BaseModel):
@@ -37,13 +39,25 @@ class Settings(ServiceSettings):
     peer_bytes_per_second: int = Field(0, ge=0, description="bound on what is sent to other workers; 0: none")
     scrub_seconds: float = Field(86400.0, gt=0, description="a blob on the disk is verified again after this long")
     scrub_bytes_per_second: int = Field(20_000_000, ge=1_000_000, description="how fast blobs are verified again")
-    slots: int = Field(16, ge=1, le=4096, description="requests run at once, over all models")
-    slots_per_model: int = Field(4, ge=1, le=1024, description="requests run at once by one loaded model")
-    max_loaded_models: int = Field(3, ge=1, le=1000, description="models in memory at once")
-    context_length: int = Field(4096, ge=4, description="default num_ctx in tokens, per slot")
+    slots: int = Field(
+        16, ge=1, le=4096, description="requests run at once, over all models; at least those of one model"
+    )
+    slots_per_model: Annotated[int, Alias("OLLAMA_NUM_PARALLEL")] = Field(
+        4, ge=1, le=1024, description="requests run at once by one loaded model"
+    )
+    max_loaded_models: Annotated[int, Alias("OLLAMA_MAX_LOADED_MODELS")] = Field(
+        3, ge=1, le=1000, description="models in memory at once"
+    )
+    context_length: Annotated[int, Alias("OLLAMA_CONTEXT_LENGTH")] = Field(
+        4096, ge=4, description="default num_ctx in tokens, per slot"
+    )
     max_context_length: int = Field(32768, ge=4, description="largest num_ctx a request can have, per slot")
-    keep_alive_seconds: float = Field(300.0, description="an idle model is unloaded after this long; negative: never")
-    load_timeout_seconds: float = Field(300.0, gt=0, description="a model not loaded by then has failed to load")
+    keep_alive_seconds: Annotated[float, Alias("OLLAMA_KEEP_ALIVE", ollama_variables.seconds)] = Field(
+        300.0, description="an idle model is unloaded after this long; negative: never"
+    )
+    load_timeout_seconds: Annotated[float, Alias("OLLAMA_LOAD_TIMEOUT", ollama_variables.timeout_seconds)] = Field(
+        300.0, gt=0, description="a model not loaded by then has failed to load"
+    )
     threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, description="CPU threads of one model")
     echo: bool = Field(False, description="serve the echo engine (models echo*), for tests and benchmarks")
     upstreams: tuple[UpstreamSettings, ...] = Field((), description="JSON list of OpenAI-compatible servers")

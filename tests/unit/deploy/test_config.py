@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.config import Config, load_config
+from deploy.local.config import Config, load_config, with_ollama_names
 from deploy.local.errors import SetupError
+from deploy.local.services import admits_anonymous, gateway_host
 
 
 def a_config(tmp_path: Path, **env: str) -> Config:
@@ -46,3 +47,27 @@ def test_a_wrong_number_of_workers_is_refused(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("WORKERS", value)
     with pytest.raises(SetupError, match="WORKERS must be"):
         load_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("env", "named"),
+    [
+        ({}, {}),
+        ({"OLLAMA_HOST": "0.0.0.0:11500"}, {"GATEWAY_HOST": "0.0.0.0", "GATEWAY_PORT": "11500"}),
+        ({"OLLAMA_HOST": " '0.0.0.0' ", "GATEWAY_PORT": "1"}, {"GATEWAY_HOST": "0.0.0.0", "GATEWAY_PORT": "1"}),
+        ({"OLLAMA_HOST": "a:2", "GATEWAY_HOST": ""}, {"GATEWAY_HOST": "a", "GATEWAY_PORT": "2"}),
+        ({"OLLAMA_MODELS": "/m"}, {"REGISTRY_DATA_DIR": "/m"}),
+        ({"OLLAMA_MODELS": "/m", "REGISTRY_DATA_DIR": "/ours"}, {"REGISTRY_DATA_DIR": "/ours"}),
+    ],
+)
+def test_ollamas_names_stand_in_for_ours(env: dict[str, str], named: dict[str, str]) -> None:
+    assert {name: value for name, value in with_ollama_names(env).items() if not name.startswith("OLLAMA_")} == named
+
+
+def test_ollama_host_reaches_the_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GATEWAY_HOST", raising=False)
+    monkeypatch.delenv("GATEWAY_PORT", raising=False)
+    monkeypatch.setenv("OLLAMA_HOST", "0.0.0.0:11500")
+    config = load_config(tmp_path)
+    assert (gateway_host(config), config.port("GATEWAY_PORT")) == ("0.0.0.0", 11500)
+    assert not admits_anonymous(config)
