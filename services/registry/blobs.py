@@ -12,7 +12,7 @@ import re
 import secrets
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,6 +90,15 @@ class BlobStore:
         Raises ``InvalidRequest`` if the bytes are not those of the digest.
         """
         return await asyncio.to_thread(self._adopt, path, digest)
+
+    @asynccontextmanager
+    async def scratch(self) -> AsyncIterator[Path]:
+        """Where a program may write what will be a blob. What is there afterwards is removed."""
+        path = await asyncio.to_thread(self._new_partial)
+        try:
+            yield path
+        finally:
+            await asyncio.to_thread(path.unlink, missing_ok=True)
 
     async def holds(self, digest: str, source: Path) -> bool:
         """Whether this blob is there and is what ``source`` is. Quick for hard links, else as quick as hashing."""

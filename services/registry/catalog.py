@@ -11,6 +11,7 @@ from libs.common.errors import InvalidModelName, InvalidRequest, ModelNotFound, 
 from services.registry import blobs, described, gguf_info, layers, manifests, names, prune
 from services.registry.blobs import Blob
 from services.registry.context import Context
+from services.registry.gguf_info import GgufInfo
 from services.registry.manifests import Layer, Manifest
 from services.registry.names import ModelName
 from services.registry.store import blobs as blob_store
@@ -120,6 +121,13 @@ async def find_manifest(ctx: Context, name: str) -> Manifest:
     return (await find_stored(ctx, name)).content.manifest
 
 
+async def facts_of(ctx: Context, gguf: Blob) -> GgufInfo:
+    """Read only once for all models that have it. Raises ``InvalidRequest``."""
+    async with ctx.db.transaction() as tx:
+        known = await store.find_facts(tx, gguf.digest)
+    return known or await gguf_info.read(ctx.blobs.path(gguf.digest))
+
+
 async def resolve(ctx: Context, name: str) -> ModelRef:
     """Raises ``InvalidModelName`` and ``ModelNotFound``."""
     parsed = names.parse(name)
@@ -180,11 +188,9 @@ async def find_blob(ctx: Context, digest: str) -> Blob:
 
 async def _understood(ctx: Context, manifest: Manifest) -> Content:
     await _check_blobs(ctx, manifest)
-    weights = layers.weights_of(manifest).blob.digest
-    async with ctx.db.transaction() as tx:
-        facts = await store.find_facts(tx, weights)
-    facts = facts or await gguf_info.read(ctx.blobs.path(weights))
-    return Content(manifest, weights, facts, await layers.read(ctx.blobs, manifest, facts))
+    weights = layers.weights_of(manifest).blob
+    facts = await facts_of(ctx, weights)
+    return Content(manifest, weights.digest, facts, await layers.read(ctx.blobs, manifest, facts))
 
 
 async def _check_blobs(ctx: Context, manifest: Manifest) -> None:

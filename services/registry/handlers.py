@@ -7,6 +7,7 @@ from libs.common.contracts.registry import (
     BlobLocation,
     CachePlan,
     CopyModel,
+    CreateModel,
     DeleteModel,
     DescribeModel,
     ListModels,
@@ -25,7 +26,7 @@ from libs.common.contracts.registry import (
     RollBack,
 )
 from libs.common.contracts.worker import WorkerHeartbeat
-from services.registry import catalog, pull, push, replicas, versions
+from services.registry import catalog, create, pull, push, replicas, versions
 from services.registry.context import Context
 from services.registry.operations import PREFETCH
 
@@ -99,6 +100,11 @@ async def push_model(command: PushModel, ctx: Context, delivery: Delivery) -> No
     await ctx.operations.accept(
         command, delivery, lambda report: push.push(ctx, command.name, insecure=command.insecure, report=report)
     )
+
+
+@handlers.on(CreateModel, ack=Ack.MANUAL, prefetch=PREFETCH)
+async def create_model(command: CreateModel, ctx: Context, delivery: Delivery) -> None:
+    await ctx.operations.accept(command, delivery, lambda report: create.create(ctx, command, report))
 
 
 @handlers.on(OperationCancelled, every_replica=True)

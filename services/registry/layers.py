@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
+from libs.common import go_template
 from libs.common.contracts.inference import ChatMessage, ModelDetails
 from libs.common.errors import InvalidRequest
 from services.registry import gguf_info
@@ -23,21 +25,22 @@ MESSAGES_TYPE, LICENSE_TYPE = IMAGE + "messages", IMAGE + "license"
 CAPABILITIES = ("completion", "embedding", "vision", "tools", "insert", "thinking")
 """In the order in which they are told."""
 
+KEPT_OF_CONFIG = ("renderer", "parser", "requires", "capabilities")
+"""What a model made from another one has of its config."""
+
 LARGEST_TEXT_BYTES = 4 << 20
 """Of a layer that is not weights."""
 
 T = TypeVar("T")
 
 
-class Config(BaseModel):
+class Config(TypedDict, total=False):
     """What we read of the config blob; the rest of it is for others."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    capabilities: tuple[str, ...] | None = None
-    requires: str | None = None
-    renderer: str | None = None
-    parser: str | None = None
+    capabilities: list[str] | None
+    requires: str | None
+    renderer: str | None
+    parser: str | None
 
 
 class Contents(BaseModel):
@@ -77,18 +80,19 @@ async def read(store: BlobStore, manifest: Manifest, gguf: GgufInfo) -> Contents
     """``gguf`` is of the weights. Raises ``InvalidRequest`` for a layer that is not what its type says."""
     projector = one(manifest, PROJECTOR_TYPE)
     projector_info = await gguf_info.read(store.path(projector.blob.digest)) if projector else None
-    config = await _parsed(store, manifest.config, TypeAdapter(Config).validate_json) or Config()
+    config = await read_config(store, manifest)
     template = await read_text(store, one(manifest, TEMPLATE_TYPE, OLD_TEMPLATE_TYPE))
+    found = await asyncio.to_thread(capabilities, gguf, template, sees=projector is not None)
     return Contents(
         projector=projector.blob.digest if projector else None,
         projector_info=projector_info.model_info if projector_info else {},
         adapters=tuple(layer.blob.digest for layer in manifest.of_type(ADAPTER_TYPE)),
         template=template,
         system=await read_text(store, one(manifest, SYSTEM_TYPE)) or "",
-        parameters=await read_parameters(store, manifest),
+        parameters=await read_parameters(store, one(manifest, PARAMETERS_TYPE)),
         messages=await read_messages(store, manifest),
-        capabilities=config.capabilities or capabilities(gguf, template, sees=projector is not None),
-        requires=config.requires or "",
+        capabilities=tuple(config.get("capabilities") or found),
+        requires=config.get("requires") or "",
         parent_model=weights_of(manifest).source,
     )
 
@@ -97,13 +101,25 @@ def capabilities(gguf: GgufInfo, template: str | None, *, sees: bool) -> tuple[s
     """Of these weights with this Go template, which is then used instead of their own."""
     found = {*gguf.capabilities, *(("vision",) if sees else ())}
     if template is not None:
-        found -= {"tools", "thinking"}
+        found -= {"tools", "insert", "thinking"}
+        found |= _capabilities_of_template(template)
     return tuple(name for name in CAPABILITIES if name in found)
 
 
-async def read_parameters(store: BlobStore, manifest: Manifest) -> dict[str, Any]:
-    validate = TypeAdapter(dict[str, Any]).validate_json
-    return await _parsed(store, one(manifest, PARAMETERS_TYPE), validate) or {}
+def _capabilities_of_template(template: str) -> frozenset[str]:
+    try:
+        return go_template.capabilities(go_template.parse(template))
+    except go_template.TemplateError:
+        return frozenset()  # models of others are taken as they are; who asks for an answer is told
+
+
+async def read_config(store: BlobStore, manifest: Manifest) -> dict[str, Any]:
+    """Raises ``InvalidRequest`` also for values of ours that are not what they should be."""
+    return dict(await _parsed(store, manifest.config, TypeAdapter(Config).validate_json) or {})
+
+
+async def read_parameters(store: BlobStore, layer: Layer | None) -> dict[str, Any]:
+    return await _parsed(store, layer, TypeAdapter(dict[str, Any]).validate_json) or {}
 
 
 async def read_messages(store: BlobStore, manifest: Manifest) -> tuple[ChatMessage, ...]:
