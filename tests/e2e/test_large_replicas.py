@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import httpx
 import psutil
 import pytest
 
+from tests.fixtures.database import new_database
+from tests.fixtures.infra import provided
 from tests.fixtures.suite import Process, Suite, a_suite, eventually
 from tests.fixtures.tiny_gguf import write_tiny_gguf
 
@@ -21,8 +24,16 @@ MOST_GROWTH = 64 << 20
 
 
 @pytest.fixture
-async def suite(
-    tmp_path: Path, rabbitmq_url: str, redis_url: str, own_postgres_urls: dict[str, str]
+async def suite(tmp_path: Path, postgres_url: str, passwords: dict[str, str]) -> AsyncIterator[Suite]:
+    """On servers of its own: another suite on the same broker would share its queues."""
+    with provided(["rabbitmq", "redis"]) as servers, new_database(postgres_url, passwords) as urls:
+        async with a_running_suite(tmp_path, servers.urls["rabbitmq"], servers.urls["redis"], urls) as suite:
+            yield suite
+
+
+@asynccontextmanager
+async def a_running_suite(
+    tmp_path: Path, rabbitmq_url: str, redis_url: str, postgres_urls: dict[str, str]
 ) -> AsyncIterator[Suite]:
     model = write_tiny_gguf(tmp_path / "big.gguf")
     with model.open("r+b") as file:
@@ -30,7 +41,7 @@ async def suite(
             file.seek((index << 22) + (1 << 20))
             file.write(index.to_bytes(4, "big"))
         file.truncate(SIZE)
-    suite = a_suite(tmp_path, rabbitmq_url, redis_url, own_postgres_urls, workers=0, models={"big": model})
+    suite = a_suite(tmp_path, rabbitmq_url, redis_url, postgres_urls, workers=0, models={"big": model})
     for name in ("west", "east"):
         suite.add_worker(node=name, cache_dir=str(tmp_path / name), link_blobs="false")
     try:
