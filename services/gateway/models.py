@@ -71,4 +71,5 @@ class Models:
 
 
 def _key(name: str) -> str:
-    return display_name(name).lower()
+    """One for all spellings of a name, also those that say how its host is reached (``http://``)."""
+    return display_name(name.rpartition("://")[2]).lower()

@@ -31,6 +31,9 @@ PAUSE_SECONDS: Final = 60.0
 ANSWER_SECONDS: Final = 1800.0
 """After its last byte the registry reads a large upload once more, to check it, and sees it safely on the disk."""
 
+MOST_TRANSFERS: Final = 256
+"""At once; more wait for their turn."""
+
 READ_BUFFER_BYTES: Final = 256 * 1024
 LARGEST_ERROR_BYTES: Final = 64 * 1024
 
@@ -78,7 +81,7 @@ class RegistryHttp:
 @asynccontextmanager
 async def open_registry_http(settings: Settings) -> AsyncIterator[RegistryHttp]:
     # A connection for each transfer: one that an earlier upload left behind half read must not be used again.
-    connector = aiohttp.TCPConnector(limit=0, force_close=True)
+    connector = aiohttp.TCPConnector(limit=MOST_TRANSFERS, force_close=True)
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
     headers = {"Authorization": f"Bearer {settings.blob_token.get_secret_value()}", "Accept-Encoding": "identity"}
     async with aiohttp.ClientSession(

@@ -112,6 +112,7 @@ class Operations:
             del lane.held[operation.id]
         for delivery in operation.deliveries:
             await delivery.ack()
+        self._tasks.start(operation.reports.tell_end_again(), name=f"end of operation {operation.id}")
 
     async def _outcome(self, lane: Lane, operation: Operation, work: Work) -> ServiceError | None:
         try:

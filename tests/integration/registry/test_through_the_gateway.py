@@ -52,6 +52,7 @@ async def test_a_blob_is_uploaded_once(ctx: Context, client: httpx.AsyncClient) 
     assert (created.status_code, created.content) == (201, b"")
     assert (await client.head(path)).status_code == 200
     assert (await client.head(path.replace(":", "-"))).status_code == 200
+    assert (await client.post(path, content=CONTENT)).status_code == 200
     assert (await client.post(path, content=b"not even looked at")).status_code == 200
     assert ctx.blobs.path(DIGEST).read_bytes() == CONTENT
 

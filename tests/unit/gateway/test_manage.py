@@ -288,7 +288,7 @@ async def test_the_gateway_reads_its_own_writes(gateway: Gateway, http: httpx.As
     assert (await http.post("/api/chat", json=chat)).status_code == 404
     gateway.bus.answers[ResolveModel] = lambda query: a_model(name=query.name)
     method, body = {
-        "pull": ("POST", {"model": "NEW:latest"}),
+        "pull": ("POST", {"model": "http://NEW:latest", "insecure": True}),
         "create": ("POST", {"model": "new", "from": "m"}),
         "copy": ("POST", {"source": "m", "destination": "new"}),
         "delete": ("DELETE", {"model": "new"}),

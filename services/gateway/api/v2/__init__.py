@@ -3,13 +3,12 @@
 The registry speaks it. This door admits callers, says errors in the protocol's words and passes the bytes through.
 """
 
-from collections.abc import Iterator, Sequence
 from functools import partial
 
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from services.gateway.api.door import Body, Call, Door
+from services.gateway.api.door import Body, Call, Door, Handler
 from services.gateway.api.v2.relay import relay
 from services.gateway.api.v2.words import VERSION, Kind, render_error
 from services.gateway.permissions import Permission
@@ -19,27 +18,28 @@ async def version(_call: Call) -> Response:
     return JSONResponse({}, headers=VERSION)
 
 
-def _reading(path: str, kind: Kind) -> Route:
-    door = Door(relay, partial(render_error, kind), Permission.MODEL_READ, Body.NONE)
+def _read(path: str, kind: Kind, handler: Handler = relay) -> Route:
+    door = Door(handler, partial(render_error, kind), Permission.MODEL_READ, Body.NONE)
     return Route(path, door, methods=["GET"])
 
 
-def _writing(path: str, kind: Kind, methods: Sequence[str]) -> Iterator[Route]:
-    """What is asked while writing, as how much of an upload has arrived, is for those who may write."""
-    for method in methods:
-        body = Body.NONE if method in {"GET", "DELETE"} else Body.STREAM
-        yield Route(path, Door(relay, partial(render_error, kind), Permission.MODEL_MANAGE, body), methods=[method])
+def _write(method: str, path: str, kind: Kind, body: Body = Body.STREAM) -> Route:
+    return Route(path, Door(relay, partial(render_error, kind), Permission.MODEL_MANAGE, body), methods=[method])
 
+
+MANIFEST = "/v2/{name:path}/manifests/{reference}"
+UPLOAD = "/v2/{name:path}/blobs/uploads/{upload}"
 
 routes = [
-    *(
-        Route(path, Door(version, partial(render_error, "base"), Permission.MODEL_READ, Body.NONE))
-        for path in ("/v2", "/v2/")
-    ),
-    _reading("/v2/{name:path}/manifests/{reference}", "manifest"),
-    *_writing("/v2/{name:path}/manifests/{reference}", "manifest", ["PUT"]),
-    _reading("/v2/{name:path}/tags/list", "tags"),
-    *_writing("/v2/{name:path}/blobs/uploads/", "upload", ["POST"]),
-    *_writing("/v2/{name:path}/blobs/uploads/{upload}", "upload", ["GET", "PATCH", "PUT", "DELETE"]),
-    _reading("/v2/{name:path}/blobs/{digest}", "blob"),
+    _read("/v2", "base", version),
+    _read("/v2/", "base", version),
+    _read(MANIFEST, "manifest"),
+    _write("PUT", MANIFEST, "manifest"),
+    _read("/v2/{name:path}/tags/list", "tags"),
+    _read("/v2/{name:path}/blobs/{digest}", "blob"),
+    _write("POST", "/v2/{name:path}/blobs/uploads/", "upload"),
+    _write("GET", UPLOAD, "upload", Body.NONE),
+    _write("PATCH", UPLOAD, "upload"),
+    _write("PUT", UPLOAD, "upload"),
+    _write("DELETE", UPLOAD, "upload", Body.NONE),
 ]
