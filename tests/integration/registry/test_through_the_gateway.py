@@ -14,6 +14,7 @@ from libs.common.contracts.auth import Identity, VerifyKey
 from services.gateway import registry_http
 from services.registry import catalog
 from services.registry.context import Context
+from services.registry.settings import Settings
 from tests.fixtures.gateway import Gateway, a_gateway, serving
 from tests.integration.registry.conftest import BLOB_TOKEN
 
@@ -26,6 +27,12 @@ def digest_of(content: bytes) -> str:
 
 
 DIGEST = digest_of(CONTENT)
+LIMIT = 4 << 20
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    return settings.model_copy(update={"max_blob_bytes": LIMIT})
 
 
 @pytest.fixture
@@ -68,6 +75,16 @@ async def test_other_bytes_than_announced(ctx: Context, client: httpx.AsyncClien
     got = digest_of(CONTENT[:-1])
     assert response.json() == {"error": f'digest mismatch, expected "{DIGEST}", got "{got}"'}
     assert await ctx.blobs.find(DIGEST) is None
+
+
+@pytest.mark.parametrize("path", [f"/api/blobs/{DIGEST}", f"{UPLOADS}?digest={DIGEST}"])
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_what_is_too_large(ctx: Context, client: httpx.AsyncClient, path: str, streamed: bool) -> None:
+    content = b"x" * (LIMIT + 1)
+    response = await client.post(path, content=pieces(content, 100_000) if streamed else content)
+    assert response.status_code == 413
+    assert "request body too large" in response.text
+    assert list(ctx.blobs.path(DIGEST).parent.glob("*-partial")) == []
 
 
 async def test_a_client_that_goes_away_leaves_nothing(ctx: Context, gateway: Gateway) -> None:
