@@ -51,7 +51,7 @@ def _length(value: Any) -> int:
 def _index(value: Any, *keys: Any) -> Any:
     for key in keys:
         match value:
-            case dict():
+            case dict() if isinstance(key, str):
                 value = value.get(key)
             case str():
                 value = _bytes(value)[_offset(key, _length(value) - 1)]

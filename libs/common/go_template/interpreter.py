@@ -128,6 +128,7 @@ class _Run:
         known = len(self._variables)
         empty = True
         for key, element in items(value):
+            self._spend(node)  # a round costs even if its body is empty
             empty = False
             self._bind(node.pipe, (key, element)[-len(node.pipe.variables) :] if node.pipe.variables else ())
             if self.body(node.body, element) is Break:

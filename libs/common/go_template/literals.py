@@ -48,9 +48,13 @@ def _unescape(match: re.Match[str]) -> str:
 
 def _number(text: str) -> int | float:
     digits = text.lstrip("+-")
-    if digits.isascii() and digits.isdigit() and digits.startswith("0"):
-        return int(text, 8)
+    octal = digits.startswith("0") and digits.isdigit()
     try:
-        return int(text, 0)
+        whole = int(text, 8 if octal else 0)
     except ValueError:
+        if octal:
+            raise
         return float(text)
+    if abs(whole) >= 1 << 64:
+        raise OverflowError(text)
+    return whole

@@ -42,7 +42,7 @@ def tool_call_tag(template: Template) -> str:
     """The text with which a model begins its calls of tools: as "<tool_call>"; "{" if they are plain JSON."""
     branch = _tool_call_branch(template.body)
     text = _first_text(branch.body) if branch else None
-    return (text or "").strip().replace("\r\n", "\n").split("{")[0] or "{"
+    return (text or "").replace("\r\n", "\n").split("{")[0].strip() or "{"
 
 
 def _tool_call_branch(body: Body) -> If | None:
@@ -59,8 +59,8 @@ def _tool_call_branch(body: Body) -> If | None:
 def _first_text(body: Body) -> str | None:
     """Only what stands before every action: later text does not begin a call."""
     match body:
-        case (Text(text=text), *_):
-            return text
+        case (Text(text=text), *rest):
+            return text if text.strip() else _first_text(tuple(rest))
         case (Branch(body=inner, otherwise=otherwise), *_):
             return _first_text(inner) or _first_text(otherwise)
     return None
