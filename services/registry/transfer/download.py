@@ -85,11 +85,11 @@ class Download:
         """What an earlier download left, or a new plan and a file of full length without content."""
         total, settings = self._blob.size, self._settings
         whole = file.seek(0, os.SEEK_END) == total
-        planned = parts.load(self._state, total) if whole else None
-        if planned is None:
-            planned = parts.plan(total, settings.transfer_streams, settings.part_min_bytes, settings.part_max_bytes)
+        planned = (parts.load(self._state, total) if whole else None) or []
         if shutil.disk_usage(self._path.parent).free < total - parts.completed(planned):
             raise StorageFull
+        if not planned:
+            planned = parts.plan(total, settings.transfer_streams, settings.part_min_bytes, settings.part_max_bytes)
         with full_disks_explained():
             file.truncate(total)
             parts.save(self._state, planned)

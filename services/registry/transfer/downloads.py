@@ -41,7 +41,8 @@ class Downloads:
         shared = self._running.get(blob.digest) or self._start(remote, blob)
         assert shared.task is not None
         shared.waiting.append(on_progress)
-        on_progress(shared.completed)
+        if shared.completed:
+            on_progress(shared.completed)
         try:
             await asyncio.shield(shared.task)
         finally:

@@ -39,9 +39,9 @@ def load(path: Path, total: int) -> list[Part] | None:
     try:
         with path.open() as file:
             parts = [Part(**entry) for entry in json.loads(file.read(MOST_STATE_BYTES))]
+            return parts if _cover(parts, total) else None
     except (FileNotFoundError, ValueError, TypeError):
         return None
-    return parts if _cover(parts, total) else None
 
 
 def _cover(parts: Sequence[Part], total: int) -> bool:

@@ -1,10 +1,12 @@
 """The registry on a real database and a directory of its own, asked over the bus."""
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
 import pytest
+from aiohttp.abc import AbstractResolver
 from pydantic import SecretStr
 
 from libs.common.bus.base import Bus, Handlers
@@ -48,15 +50,24 @@ def settings(tmp_path: Path, tiny_gguf: Path) -> Settings:
     return Settings(data_dir=tmp_path / "registry", blob_token=SecretStr(BLOB_TOKEN), seed_models={"tiny": tiny_gguf})
 
 
-@pytest.fixture
-async def ctx(registry_db: Database, broker: MemoryBroker, settings: Settings) -> AsyncIterator[Context]:
-    """The registry, listening and empty."""
-    async with MemoryBus.open(broker, "registry", "r1") as bus:
+@asynccontextmanager
+async def running_registry(
+    settings: Settings, db: Database, broker: MemoryBroker, instance: str, resolver: AbstractResolver | None = None
+) -> AsyncIterator[Context]:
+    """``resolver`` finds other registries, instead of the system's."""
+    async with MemoryBus.open(broker, "registry", instance) as bus:
         tasks = Tasks()
-        async with open_context(settings, Runtime("r1", bus, tasks, registry_db, None, None)) as ctx:
+        async with open_context(settings, Runtime(instance, bus, tasks, db, None, None), resolver) as ctx:
             await bus.subscribe(handlers, ctx)
             yield ctx
             await tasks.cancel_all()
+
+
+@pytest.fixture
+async def ctx(registry_db: Database, broker: MemoryBroker, settings: Settings) -> AsyncIterator[Context]:
+    """The registry, listening and empty."""
+    async with running_registry(settings, registry_db, broker, "r1") as ctx:
+        yield ctx
 
 
 @pytest.fixture

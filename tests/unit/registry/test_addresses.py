@@ -1,0 +1,75 @@
+import socket
+
+import pytest
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from libs.common.errors import Forbidden
+from services.registry.transfer.addresses import AllowedHosts, CheckedResolver
+
+PUBLIC = ["8.8.8.8", "2606:4700::1111", "64:ff9b::808:808", "::ffff:8.8.8.8"]
+NOT_PUBLIC = [
+    *("127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "224.0.0.1"),
+    *("255.255.255.255", "::1", "::", "fe80::1", "fe80::1%eth0", "fd00::1", "ff02::1", "2001:db8::1"),
+    *("::ffff:127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::", "64:ff9b::a9fe:a9fe"),
+]
+
+
+@pytest.mark.parametrize("address", PUBLIC)
+def test_public_addresses_are_permitted(address: str) -> None:
+    assert AllowedHosts().permit("host", address)
+    AllowedHosts().check_literal(address)
+
+
+@pytest.mark.parametrize("address", NOT_PUBLIC)
+def test_others_are_not(address: str) -> None:
+    assert not AllowedHosts().permit("host", address)
+    with pytest.raises(Forbidden, match="REGISTRY_ALLOW_PRIVATE_HOSTS"):
+        AllowedHosts().check_literal(address)
+
+
+@pytest.mark.parametrize("address", NOT_PUBLIC)
+def test_all_are_where_everything_is_allowed(address: str) -> None:
+    assert AllowedHosts(["*"]).permit("host", address)
+
+
+def test_an_allowed_name_may_be_anywhere_and_others_may_not() -> None:
+    hosts = AllowedHosts(["Registry.lan"])
+    assert hosts.permit("registry.LAN", "10.0.0.1")
+    assert not hosts.permit("other.lan", "10.0.0.1")
+
+
+@pytest.mark.parametrize("address", ["10.0.0.1", "::ffff:10.0.0.1", "fd00::5", "64:ff9b::a00:1"])
+def test_an_allowed_network(address: str) -> None:
+    hosts = AllowedHosts(["10.0.0.0/8", "fd00::/8"])
+    assert hosts.permit("any.lan", address)
+    assert not hosts.permit("any.lan", "192.168.0.1")
+
+
+def test_a_name_is_no_literal() -> None:
+    AllowedHosts().check_literal("localhost")
+
+
+class Names(AbstractResolver):
+    def __init__(self, addresses: list[str]) -> None:
+        self.addresses = addresses
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        return [
+            ResolveResult(hostname=host, host=address, port=port, family=family, proto=0, flags=0)
+            for address in self.addresses
+        ]
+
+    async def close(self) -> None: ...
+
+
+async def test_of_a_name_only_the_permitted_addresses_are_left() -> None:
+    resolver = CheckedResolver(AllowedHosts(), Names(["127.0.0.1", "8.8.8.8"]))
+    assert [found["host"] for found in await resolver.resolve("mixed.example", 443)] == ["8.8.8.8"]
+
+
+async def test_a_name_without_a_permitted_address() -> None:
+    resolver = CheckedResolver(AllowedHosts(["other.example"]), Names(["127.0.0.1"]))
+    with pytest.raises(Forbidden, match=r"inside\.example"):
+        await resolver.resolve("inside.example", 443)
