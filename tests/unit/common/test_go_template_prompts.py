@@ -190,7 +190,7 @@ def test_text_is_inserted_between() -> None:
         (QWEN3, frozenset({"tools", "thinking"}), ("<think>", "</think>"), "<tool_call>"),
         (CODELLAMA, frozenset({"insert"}), None, "{"),
         (
-            '{{ range .Messages }}{{ if .ToolCalls }}\n{{ range .ToolCalls }}<call> {"a": {{ . }}{{ end }}{{ end }}{{ end }}',
+            "{{ range .Messages }}{{ if .ToolCalls }}\n{{ range $.X }}<call> { {{ . }}{{ end }}{{ end }}{{ end }}",
             frozenset(),
             None,
             "<call>",
