@@ -13,8 +13,8 @@ from services.worker.engines.llama_process import LlamaProcess
 from services.worker.engines.llama_tokens import detokenize, tokenize_inside
 from services.worker.engines.openai_wire import read_logprobs
 
-# Bounded: a small model may find nothing better than one more space, for ever.
-JSON_WHITESPACE: Final = r"( |\n[ \t]{0,20})?"
+# One line: where white space is free, a small model may find nothing better than one more of it, for ever.
+JSON_LAYOUT: Final = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
 FINAL_FIELDS: Final = ["stop", "stop_type", "tokens_predicted", "timings"]
 
@@ -49,7 +49,7 @@ def sampling(task: InferenceTask, budget: int, context_length: int) -> dict[str,
 
 def schema_of(output: OutputFormat) -> dict[str, Any]:
     schema = output if isinstance(output, dict) else {"type": "object"}
-    return schema | {"x-guidance": {"whitespace_pattern": JSON_WHITESPACE}}
+    return schema | {"x-guidance": JSON_LAYOUT}
 
 
 async def complete(

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from libs.common.errors import ContextExceeded, EngineFailed, UnsupportedByModel
+from libs.common.errors import ContextExceeded, UnsupportedByModel
 from services.worker.engines.base import Job
 from services.worker.engines.llama_process import LlamaProcess
 from services.worker.engines.llama_tokens import tokenize, tokenize_inside
@@ -40,10 +40,8 @@ async def _surroundings(process: LlamaProcess, job: Job) -> tuple[str, str, str,
     """The infill tokens in front of, between and after the two texts, and whether the suffix comes first."""
     try:
         answer = await process.ask("/infill", {"input_prefix": _BEFORE, "input_suffix": _AFTER, "n_predict": 0})
-    except EngineFailed as error:
-        if process.failure() is None and "not supported" in error.message:
-            raise UnsupportedByModel(f'"{job.model.name}" does not support insert') from error
-        raise
+    except UnsupportedByModel as error:
+        raise UnsupportedByModel(f'"{job.model.name}" does not support insert') from error
     text: str = answer["prompt"]
     before, after = text.index(_BEFORE), text.index(_AFTER)
     first, second = min(before, after), max(before, after)

@@ -15,7 +15,7 @@ import msgspec
 import orjson
 import structlog
 
-from libs.common.errors import ContextExceeded, EngineFailed, InvalidRequest, ModelLoadFailed
+from libs.common.errors import ContextExceeded, EngineFailed, InvalidRequest, ModelLoadFailed, UnsupportedByModel
 from services.worker.engines.openai_wire import error_text, server_sent_json
 
 log = structlog.get_logger(__name__)
@@ -166,4 +166,6 @@ def _refusal(status: int, body: bytes) -> InvalidRequest | EngineFailed:
     text = error_text(body)
     if b"exceed_context_size_error" in body:
         return ContextExceeded(text)
+    if b"not_supported_error" in body or b"input is not supported" in body:
+        return UnsupportedByModel(text)
     return InvalidRequest(text) if 400 <= status < 500 else EngineFailed(f"the engine failed: {text}")

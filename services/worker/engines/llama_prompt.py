@@ -14,7 +14,7 @@ from services.worker.engines.llama_process import LlamaProcess
 from services.worker.engines.llama_template import Template
 from services.worker.engines.llama_tokens import tokenize
 
-# What an image is taken for when a prompt is measured: only the projector knows, and its answer comes too late.
+# What an image is taken for when old messages are dropped. Only the projector knows, and it has the last word.
 TOKENS_OF_AN_IMAGE: Final = 768
 
 
@@ -32,11 +32,10 @@ async def build_prompt(process: LlamaProcess, job: Job, template: Template, limi
     if job.task.kind == "chat":
         return await _chat_prompt(process, job, template, limit)
     prompt = await _generate_prompt(process, job, template, limit)
-    length = len(prompt.ids) + TOKENS_OF_AN_IMAGE * len(job.task.images)
-    if length <= limit:
+    if len(prompt.ids) <= limit:
         return prompt
     if not job.task.truncate or job.task.images:
-        raise _too_long(length, limit)
+        raise _too_long(prompt, limit)
     return Prompt(cut(prompt.ids, job.task.options.num_keep, limit), prompt.text, prompt.messages)
 
 
@@ -68,12 +67,12 @@ async def _generate_prompt(process: LlamaProcess, job: Job, template: Template, 
 async def _chat_prompt(process: LlamaProcess, job: Job, template: Template, limit: int) -> Prompt:
     messages = conversation(job.task, job.model)
     prompt = await _render(process, template, messages)
-    if (length := _length(prompt)) <= limit:
+    if _length(prompt) <= limit:
         return prompt
     shorter = await _without_oldest(process, template, messages, limit) if job.task.truncate else None
-    if shorter is None:
-        raise _too_long(length, limit)
-    return shorter
+    if shorter is None and len(prompt.ids) > limit:
+        raise _too_long(prompt, limit)
+    return shorter or prompt
 
 
 async def _without_oldest(
@@ -104,5 +103,5 @@ def _length(prompt: Prompt) -> int:
     return len(prompt.ids) + TOKENS_OF_AN_IMAGE * count_images(prompt.messages)
 
 
-def _too_long(length: int, limit: int) -> ContextExceeded:
-    return ContextExceeded(f"the prompt has {length} tokens: it exceeds the context length of {limit + 1}")
+def _too_long(prompt: Prompt, limit: int) -> ContextExceeded:
+    return ContextExceeded(f"the prompt has {len(prompt.ids)} tokens: it exceeds the context length of {limit + 1}")

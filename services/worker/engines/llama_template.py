@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from libs.common import go_template
-from libs.common.contracts.inference import ChatMessage
+from libs.common.contracts.inference import ChatMessage, Think
 from services.worker.engines.base import Job
 from services.worker.engines.conversation import think_level, thinks
 from services.worker.engines.llama_process import LlamaProcess
@@ -68,7 +68,7 @@ class JinjaTemplate:
 
 
 class GoTemplate:
-    def __init__(self, template: "go_template.Template", job: Job) -> None:
+    def __init__(self, template: go_template.Template, job: Job) -> None:
         self._template = template
         self._job = job
         tags = go_template.thinking_tags(template)
@@ -77,23 +77,21 @@ class GoTemplate:
         self.inserts = "suffix" in template.variables
 
     async def render(self, messages: Sequence[ChatMessage]) -> str:
-        task, model = self._job.task, self._job.model
+        marked, tools = _with_marks(messages), self._job.task.tools
         return await asyncio.to_thread(
-            go_template.render_chat,
-            self._template,
-            messages=_with_marks(messages),
-            tools=task.tools,
-            think=thinks(task, model),
-            think_level=think_level(task),
-            is_think_set=task.think is not None or "thinking" in model.capabilities,
+            go_template.render_chat, self._template, messages=marked, tools=tools, think=self._think
         )
 
     async def render_insertion(self) -> str:
-        task, model = self._job.task, self._job.model
-        system = model.system if task.system is None else task.system
+        task = self._job.task
         return await asyncio.to_thread(
-            go_template.render_generate, self._template, system=system, prompt=task.prompt, suffix=task.suffix
+            go_template.render_insert, self._template, prompt=task.prompt, suffix=task.suffix, think=self._think
         )
+
+    @property
+    def _think(self) -> Think:
+        can = "thinking" in self._job.model.capabilities
+        return True if self._job.task.think is None and can else self._job.task.think
 
 
 def _with_marks(messages: Sequence[ChatMessage]) -> Sequence[ChatMessage]:

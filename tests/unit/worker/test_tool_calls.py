@@ -14,7 +14,8 @@ OTHER = '{"name": "time", "parameters": {}}'
 def found(*texts: str, tag: str = "<tool_call>") -> tuple[str, list[tuple[str, Any]]]:
     """Content and the calls' names and arguments."""
     splitter = ToolCallSplitter(tag, OFFERED, CallNumbering("r"))
-    content, calls = "", []
+    content = ""
+    calls: list[dict[str, Any]] = []
     for text in texts:
         more, whole = splitter.add(text)
         content += more

@@ -1,0 +1,296 @@
+"""What llama.cpp makes of thinking, tool calls, formats and insertions, with models whose answers are known."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from libs.common.contracts.inference import ChatMessage, InferenceTask, ModelRef, ToolCall, ToolFunction
+from libs.common.errors import ContextExceeded, InvalidRequest, UnsupportedByModel
+from services.worker.engines import EngineConfig, Engines
+from services.worker.engines.base import LoadedEngine
+from tests.fixtures.builders import a_model
+from tests.fixtures.engines import ask, chat, generate, job, load
+from tests.fixtures.scripted_gguf import write_adapter_gguf, write_scripted_gguf
+from tests.fixtures.tiny_gguf import write_tiny_gguf
+
+# As Qwen3 has it, shortened.
+JINJA = r"""
+{%- if tools %}
+{{- '<|im_start|>system\n<tools>' }}{%- for tool in tools %}{{- '\n' }}{{- tool | tojson }}{%- endfor %}
+{{- '\n</tools>\n\nFor each call write\n<tool_call>\n' }}
+{{- '{"name": <name>, "arguments": <object>}\n</tool_call><|im_end|>\n' }}
+{%- endif %}
+{%- for message in messages %}
+{%- if message.role == 'assistant' %}
+{{- '<|im_start|>assistant\n' }}
+{%- if message.reasoning_content %}{{- '<think>\n' + message.reasoning_content + '\n</think>\n\n' }}{%- endif %}
+{{- message.content }}
+{%- for tool_call in message.tool_calls or [] %}
+{{- '\n<tool_call>\n{"name": "' + tool_call.function.name + '", "arguments": ' }}
+{{- tool_call.function.arguments | tojson }}
+{{- '}\n</tool_call>' }}
+{%- endfor %}
+{{- '<|im_end|>\n' }}
+{%- elif message.role == 'tool' %}
+{{- '<|im_start|>user\n<tool_response>\n' + message.content + '\n</tool_response><|im_end|>\n' }}
+{%- else %}
+{{- '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}
+{%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+{{- '<|im_start|>assistant\n' }}
+{%- if enable_thinking is defined and enable_thinking is false %}{{- '<think>\n\n</think>\n\n' }}{%- endif %}
+{%- endif %}
+"""
+
+GO = """{{ if .Tools }}tools: {{ .Tools }}
+{{ end }}{{ range .Messages }}{{ .Role }}: {{ if .Thinking }}<think>
+{{ .Thinking }}
+</think>
+{{ end }}{{ .Content }}{{ if .ToolCalls }}<tool_call>
+{{ range .ToolCalls }}{"name": "{{ .Function.Name }}", "arguments": {{ .Function.Arguments }}}
+{{ end }}</tool_call>{{ end }}
+{{ end }}assistant: {{ if .IsThinkSet }}think {{ .Think }}{{ end }}
+"""
+
+SCRIPT = [
+    "<think>", "\nlet", " me", " see", "\n\n\n", "</think>", "\n\n", "So", " ...", "\n<tool_call>", '\n{"name": ',
+    '"weather", ', '"arguments": ',  '{"city": "Par', 'is",', ' "days": ', '2}}', "\n</tool_call>",
+]  # fmt: skip
+
+PROPERTIES = {"city": {"type": "string"}, "days": {"type": "integer"}}
+WEATHER: dict[str, Any] = {
+    "type": "function",
+    "function": {"name": "weather", "parameters": {"type": "object", "properties": PROPERTIES, "required": ["city"]}},
+}
+CALLED = {"index": 0, "name": "weather", "arguments": {"city": "Paris", "days": 2}}
+JINJA_MODEL = a_model(name="scripted", engine="llama_cpp", capabilities=("completion", "tools", "thinking"))
+GO_MODEL = JINJA_MODEL.model_copy(update={"template": GO})
+BOTH = pytest.mark.parametrize("model", [JINJA_MODEL, GO_MODEL], ids=["jinja", "go"])
+
+
+@pytest.fixture(scope="module")
+def engines() -> Engines:
+    return Engines(EngineConfig(threads=1))
+
+
+@pytest.fixture(scope="module")
+async def scripted(engines: Engines, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LoadedEngine]:
+    path = write_scripted_gguf(tmp_path_factory.mktemp("gguf") / "scripted.gguf", SCRIPT, template=JINJA)
+    model = await load(engines, "llama_cpp", "scripted", path)
+    yield model
+    await model.close()
+
+
+class TestThinking:
+    @BOTH
+    @pytest.mark.parametrize("think", [None, True, "high"])
+    async def test_comes_apart_from_the_answer(self, scripted: LoadedEngine, model: ModelRef, think: Any) -> None:
+        answer = await ask(scripted, chat(think=think, num_predict=9), model)
+        assert answer.thinking.strip() == "let me see"
+        assert answer.text == "So ..."
+        assert answer.finish.done_reason == "length"
+        assert answer.finish.completion_tokens == 9
+        assert answer.finish.prompt_tokens > 10
+        assert answer.token_ids == ()
+
+    async def test_is_dropped_if_nobody_wants_it(self, scripted: LoadedEngine) -> None:
+        answer = await ask(scripted, chat(think=False, num_predict=9), GO_MODEL)
+        assert (answer.thinking, answer.text) == ("", "So ...")
+
+    async def test_the_template_is_told(self, scripted: LoadedEngine) -> None:
+        off = await ask(scripted, chat(think=False, debug_render_only=True), JINJA_MODEL)
+        assert (off.finish.rendered or "").endswith("assistant\n<think>\n\n</think>\n\n")
+        on = await ask(scripted, chat(debug_render_only=True), JINJA_MODEL)
+        assert (on.finish.rendered or "").endswith("assistant\n")
+
+    @BOTH
+    async def test_of_generate_with_a_context_to_continue(self, scripted: LoadedEngine, model: ModelRef) -> None:
+        first = await ask(scripted, generate("hi", num_predict=9), model)
+        assert (first.thinking.strip(), first.text) == ("let me see", "So ...")
+        assert len(first.finish.context) > first.finish.prompt_tokens
+        again = await ask(scripted, generate("hi", num_predict=9, context=first.finish.context), model)
+        assert (again.thinking.strip(), again.text) == ("let me see", "So ...")
+        assert again.finish.prompt_tokens == len(first.finish.context) + first.finish.prompt_tokens
+
+    @BOTH
+    async def test_only_the_answer_follows_the_format(self, scripted: LoadedEngine, model: ModelRef) -> None:
+        schema = {"type": "object", "properties": {"ok": {"enum": [True]}}, "required": ["ok"]}
+        task = chat(format=schema | {"additionalProperties": False}, num_predict=200)
+        answer = await ask(scripted, task, model)
+        assert answer.thinking.strip() == "let me see"
+        assert "".join(answer.text.split()) == '{"ok":true}'
+
+    async def test_a_format_without_room_after_the_thinking(self, scripted: LoadedEngine) -> None:
+        answer = await ask(scripted, chat(format="json", num_predict=6), GO_MODEL)
+        assert (answer.thinking, answer.text, answer.finish.done_reason) == ("let me see", "", "length")
+        assert answer.finish.completion_tokens == 6
+
+    @BOTH
+    def test_is_replayed(self, scripted: LoadedEngine, model: ModelRef) -> None:
+        assert not scripted.can_resume(job(chat(), model))
+        assert not scripted.can_resume(job(chat(logprobs=True)))
+        assert scripted.can_resume(job(chat()))
+
+
+class TestTools:
+    @BOTH
+    async def test_a_call_comes_whole(self, scripted: LoadedEngine, model: ModelRef) -> None:
+        answer = await ask(scripted, chat(tools=[WEATHER], num_predict=40), model)
+        assert [call["function"] for call in answer.calls] == [CALLED]
+        assert list(answer.calls[0]["function"]["arguments"]) == ["city", "days"]
+        assert answer.text.strip() == "So ..."
+        assert answer.thinking.strip() == "let me see"
+        assert answer.finish.done_reason == "stop"
+        assert answer.calls == (await ask(scripted, chat(tools=[WEATHER], num_predict=40), model)).calls
+
+    @BOTH
+    async def test_a_call_that_is_cut_off_is_none(self, scripted: LoadedEngine, model: ModelRef) -> None:
+        answer = await ask(scripted, chat(tools=[WEATHER], num_predict=15), model)
+        assert (answer.calls, answer.finish.done_reason) == ([], "length")
+
+    @BOTH
+    async def test_tools_calls_and_results_are_in_the_prompt(self, scripted: LoadedEngine, model: ModelRef) -> None:
+        call = ToolCall(function=ToolFunction(name="weather", arguments={"city": "Rome"}))
+        history = (
+            ChatMessage(role="user", content="hi"),
+            ChatMessage(role="assistant", thinking="hm", tool_calls=(call,)),
+            ChatMessage(role="tool", content="sunny"),
+        )
+        task = chat(tools=[WEATHER], messages=history, debug_render_only=True)
+        rendered = (await ask(scripted, task, model)).finish.rendered or ""
+        parts = ['"weather"', "<think>\nhm\n</think>", '<tool_call>\n{"name": "weather"', '"Rome"', "sunny"]
+        assert [part for part in parts if part not in rendered] == []
+
+    @BOTH
+    async def test_tools_count_when_old_messages_are_dropped(self, scripted: LoadedEngine, model: ModelRef) -> None:
+        turns = tuple(ChatMessage(role="user", content=f"turn{i}" + "x" * 95) for i in range(4))
+        task = chat(messages=turns, debug_render_only=True)
+        alone = (await ask(scripted, task, model)).finish
+        assert "turn0" in (alone.rendered or "")
+        tools = (await ask(scripted, task.model_copy(update={"tools": (WEATHER,)}), model)).finish
+        assert "turn0" not in (tools.rendered or "")
+        assert "turn3" in (tools.rendered or "")
+        assert tools.prompt_tokens < 512
+
+    async def test_a_schema_that_is_none(self, scripted: LoadedEngine) -> None:
+        wrong = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": 3}}}
+        with pytest.raises(InvalidRequest):
+            await ask(scripted, chat(tools=[wrong]), JINJA_MODEL)
+
+
+class TestTemplates:
+    async def test_the_requests_template_wins(self, scripted: LoadedEngine) -> None:
+        task = chat("hi", template="T {{ .System }}|{{ .Prompt }}", debug_render_only=True)
+        model = GO_MODEL.model_copy(update={"system": "be kind"})
+        assert (await ask(scripted, task, model)).finish.rendered == "T be kind|hi"
+
+    async def test_an_answer_to_a_go_template_is_plain_text_and_resumed(self, scripted: LoadedEngine) -> None:
+        model = a_model(engine="llama_cpp", template="{{ .Prompt }}\n")
+        task = chat(num_predict=5)
+        whole = await ask(scripted, task, model)
+        assert whole.text == "<think>\nlet me see\n\n\n"
+        assert scripted.can_resume(job(task, model))
+        rest = await ask(scripted, task, model, whole.token_ids[:2])
+        assert rest.text == " me see\n\n\n"
+
+    async def test_a_template_that_is_wrong(self, scripted: LoadedEngine) -> None:
+        with pytest.raises(InvalidRequest, match="template"):
+            await ask(scripted, chat(template="{{ .Prompt"))
+
+    async def test_stored_messages_come_first(self, scripted: LoadedEngine) -> None:
+        model = GO_MODEL.model_copy(update={"messages": (ChatMessage(role="user", content="stored"),)})
+        rendered = (await ask(scripted, chat("asked", debug_render_only=True), model)).finish.rendered or ""
+        assert rendered.index("stored") < rendered.index("asked")
+
+
+class TestInsertion:
+    @pytest.mark.parametrize(
+        ("template", "rendered"),
+        [
+            (None, "<|fim_prefix|>def f(<|fim_suffix|>return<|fim_middle|>"),
+            ("<PRE> {{ .Prompt }} <SUF>{{ .Suffix }} <MID>\n", "<PRE> def f( <SUF>return <MID>\n"),
+        ],
+        ids=["vocabulary", "template"],
+    )
+    async def test_fills_the_gap(self, scripted: LoadedEngine, template: str | None, rendered: str) -> None:
+        model = a_model(engine="llama_cpp", template=template)
+        task = generate("def f(", suffix="return", num_predict=3)
+        answer = await ask(scripted, task, model)
+        assert answer.text == "<think>\nlet me"
+        debug = await ask(scripted, task.model_copy(update={"debug_render_only": True}), model)
+        assert debug.finish.rendered == rendered
+
+    async def test_keeps_what_is_next_to_the_gap(self, scripted: LoadedEngine) -> None:
+        answer = await ask(scripted, generate("p" * 600, suffix="s" * 600, num_predict=1))
+        assert answer.finish.prompt_tokens == 511
+        with pytest.raises(ContextExceeded):
+            await ask(scripted, generate("p" * 600, suffix="s", truncate=False))
+
+    async def test_a_vocabulary_without_its_tokens(self, engines: Engines, tmp_path: Path) -> None:
+        model = await load(engines, "llama_cpp", "tiny", write_tiny_gguf(tmp_path / "tiny.gguf"))
+        with pytest.raises(UnsupportedByModel, match='"tiny" does not support insert'):
+            await ask(model, generate("a", suffix="b"), a_model(name="tiny"))
+        await model.close()
+
+
+class TestLogprobs:
+    async def test_one_for_each_token_of_a_plain_answer(self, scripted: LoadedEngine) -> None:
+        answer = await ask(scripted, chat(logprobs=True, top_logprobs=2, num_predict=5))
+        assert [entry.token for entry in answer.logprobs] == SCRIPT[:5]
+        assert [entry.data.decode() for entry in answer.logprobs] == SCRIPT[:5]
+        assert all(len(entry.top) == 2 and entry.top[0].logprob >= entry.top[1].logprob for entry in answer.logprobs)
+        alone = await ask(scripted, chat(logprobs=True, num_predict=5))
+        assert [len(entry.top) for entry in alone.logprobs] == [0] * 5
+
+    @BOTH
+    async def test_with_thinking_and_tools(self, scripted: LoadedEngine, model: ModelRef) -> None:
+        task = chat(logprobs=True, tools=[WEATHER], num_predict=40)
+        tokens = [entry.token for entry in (await ask(scripted, task, model)).logprobs]
+        assert {" me", "So", " ...", 'is",'} <= set(tokens)
+
+    async def test_a_character_of_several_tokens_is_one(self, engines: Engines, tmp_path: Path) -> None:
+        path = write_scripted_gguf(tmp_path / "bytes.gguf", ["one", "two"])
+        model = await load(engines, "llama_cpp", "bytes", path)
+        grammar = {"type": "string", "enum": ["é"]}
+        answer = await ask(model, chat(format=grammar, logprobs=True, num_predict=20))
+        assert "é" in [entry.token for entry in answer.logprobs]
+        assert b"".join(entry.data for entry in answer.logprobs).decode() == answer.text
+        await model.close()
+
+
+async def test_images_need_a_projector(scripted: LoadedEngine) -> None:
+    image = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+    with pytest.raises(UnsupportedByModel):
+        await ask(scripted, with_image(image))
+    with pytest.raises(InvalidRequest, match="invalid image input"):
+        await ask(scripted, with_image("aGVsbG8="))
+
+
+def with_image(image: str) -> InferenceTask:
+    return chat(messages=(ChatMessage(role="user", content="what is it?", images=(image,)),))
+
+
+async def test_images_are_marked_in_a_rendered_prompt(scripted: LoadedEngine) -> None:
+    task = with_image("aGVsbG8=").model_copy(update={"debug_render_only": True})
+    finish = (await ask(scripted, task)).finish
+    assert "[img-0]what is it?" in (finish.rendered or "")
+    assert finish.image_count == 1
+
+
+async def test_an_adapter_changes_the_answer(engines: Engines, tmp_path: Path) -> None:
+    weights, adapter = write_tiny_gguf(tmp_path / "tiny.gguf"), write_adapter_gguf(tmp_path / "adapter.gguf")
+    plain = await load(engines, "llama_cpp", "tiny", weights)
+    adapted = await load(engines, "llama_cpp", "tiny", weights, adapters=(adapter,))
+    assert (await ask(plain, chat())).text != (await ask(adapted, chat())).text
+    await plain.close()
+    await adapted.close()
+
+
+async def test_a_smaller_context_is_honoured_without_a_reload(scripted: LoadedEngine) -> None:
+    finish = (await ask(scripted, chat("x" * 200, num_ctx=256, shift=False, num_predict=-1))).finish
+    assert finish.prompt_tokens + finish.completion_tokens <= 256
+    with pytest.raises(ContextExceeded):
+        await ask(scripted, chat("x" * 200, num_ctx=128))
