@@ -84,6 +84,9 @@ class LoadedModels:
 
         self._too_long: TTLCache[str, int] = TTLCache(maxsize=1000, ttl=TOO_LONG_SECONDS, timer=clock)
         self._loads: SingleFlight[str, None] = SingleFlight(on_done=self._notify)
+        self._unwanted: set[str] = set()
+        """Runners that were told to leave while they were still being loaded."""
+
         self._closings: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
 
@@ -177,6 +180,11 @@ class LoadedModels:
         except ModelLoadFailed:
             self._too_long[model.runner] = context_length
             raise
+        finally:
+            unwanted = model.runner in self._unwanted
+            self._unwanted.discard(model.runner)
+        if unwanted:
+            keep_alive_seconds = 0
         now = self._clock()
         self._entries[model.runner] = _Entry(model, engine, context_length, keep_alive_seconds, idle_since=now)
         self._on_change()
@@ -225,7 +233,9 @@ class LoadedModels:
         self._changed = asyncio.Event()
 
     async def unload(self, runner: str) -> None:
-        """Drop it as soon as it is idle; a model that is not loaded is left alone."""
+        """Drop it as soon as it is idle; a model that is not in memory, nor on its way there, is left alone."""
+        if runner in self._loads:
+            self._unwanted.add(runner)
         if (entry := self._entries.get(runner)) is not None:
             entry.keep_alive_seconds = 0
             self.expire()

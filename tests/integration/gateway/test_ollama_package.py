@@ -9,7 +9,9 @@ import ollama
 import pytest
 
 from libs.common.contracts.auth import Identity, VerifyKey
+from libs.common.contracts.gateway import HeartbeatRequested
 from libs.common.contracts.inference import ModelDetails
+from libs.common.contracts.message import Event
 from libs.common.contracts.registry import DescribeModel, ListModels, ModelDescription, ModelSummary
 from libs.common.contracts.worker import LoadedModel
 from libs.common.errors import ModelNotFound, Unauthenticated
@@ -97,8 +99,16 @@ async def test_models(gateway: Gateway, client: ollama.AsyncClient) -> None:
     )
     assert [model.model for model in (await client.list()).models] == ["m:latest"]
     assert (await client.show("m")).capabilities == ["completion"]
-    gateway.ctx.cluster.hear(a_heartbeat(loaded=(loaded(),)), time.monotonic())
+    in_memory = a_heartbeat(loaded=(loaded(),))
+    gateway.ctx.cluster.hear(in_memory, time.monotonic())
+
+    def answer(event: Event) -> None:
+        assert isinstance(event, HeartbeatRequested)
+        gateway.ctx.cluster.hear(in_memory.model_copy(update={"marks": (event.mark,)}), time.monotonic())
+
+    gateway.bus.on_publish = answer
     assert [model.model for model in (await client.ps()).models] == ["m:latest"]
+    gateway.bus.on_publish = lambda _event: None
 
 
 def loaded() -> LoadedModel:

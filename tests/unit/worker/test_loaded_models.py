@@ -29,13 +29,13 @@ class FakeModel:
         self.died: str | None = None
         self.closed = False
 
-    def can_resume(self, task: InferenceTask) -> bool:
+    def can_resume(self, job: Job) -> bool:
         return True
 
     async def generate(self, job: Job) -> AsyncGenerator[Piece | Finish, None]:
         yield Finish("stop", 1, 0, 1, 1)
 
-    async def embed(self, inputs: tuple[str, ...], *, truncate: bool, dimensions: int | None) -> Embeddings:
+    async def embed(self, task: InferenceTask) -> Embeddings:
         return Embeddings([], 0)
 
     def failure(self) -> str | None:
@@ -221,6 +221,18 @@ async def test_unload_waits_until_it_is_idle(world: World) -> None:
         assert world.resident() == ["a"]
     assert world.resident() == []
     await world.models.unload("unknown")
+
+
+async def test_a_model_unloaded_while_it_is_loaded_leaves_after_its_use(world: World) -> None:
+    world.engine.may_load.clear()
+    loading = asyncio.create_task(world.touch("a"))
+    await until_blocked()
+    await world.models.unload("weights-of-a")
+    world.engine.may_load.set()
+    await loading
+    assert (world.engine.names(), world.resident()) == (["a"], [])
+    await world.touch("a")
+    assert world.resident() == ["a"], "the next load knows nothing of it"
 
 
 async def test_a_dead_engine_is_loaded_again(world: World) -> None:
