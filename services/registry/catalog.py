@@ -165,7 +165,7 @@ async def describe(ctx: Context, name: str, *, verbose: bool) -> ModelDescriptio
         await gguf_info.read_in_full(ctx.blobs.path(model.weights)) if verbose else (content.facts.model_info, ())
     )
     license_text = await layers.read_license(ctx.blobs, content.manifest)
-    return described.description(model, license_text, info, tensors)
+    return described.description(model, ctx.blobs.path, license_text, info, tensors)
 
 
 async def locate(ctx: Context, digest: str) -> BlobLocation:

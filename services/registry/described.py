@@ -1,5 +1,7 @@
 """A stored model in the words of the contracts. Pure."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from libs.common.contracts.inference import ModelDetails, ModelRef
@@ -42,7 +44,11 @@ def summary(model: StoredModel) -> ModelSummary:
 
 
 def description(
-    model: StoredModel, license_text: str, model_info: dict[str, Any], tensors: tuple[dict[str, Any], ...]
+    model: StoredModel,
+    path: Callable[[str], Path],
+    license_text: str,
+    model_info: dict[str, Any],
+    tensors: tuple[dict[str, Any], ...],
 ) -> ModelDescription:
     """With a template shown in any case: the Go template, or else the weights' own."""
     content = model.content
@@ -58,9 +64,9 @@ def description(
         parameters=contents.parameters,
         license=license_text,
         messages=contents.messages,
-        weights=model.weights,
-        projector=contents.projector,
-        adapters=contents.adapters,
+        weights=str(path(model.weights)),
+        projector=str(path(contents.projector)) if contents.projector else None,
+        adapters=tuple(str(path(adapter)) for adapter in contents.adapters),
         projector_info=contents.projector_info,
         tensors=tensors,
         requires=contents.requires,

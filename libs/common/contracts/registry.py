@@ -32,9 +32,9 @@ class ModelDescription(Value):
     parameters: dict[str, Any] = {}
     license: str = ""
     messages: tuple[ChatMessage, ...] = ()
-    weights: str | None = None
-    projector: str | None = None
-    adapters: tuple[str, ...] = ()
+    weights: str | None = Field(None, description="path of the GGUF on the registry's disk")
+    projector: str | None = Field(None, description="a path, too")
+    adapters: tuple[str, ...] = Field((), description="paths, too")
     projector_info: dict[str, Any] = {}
     tensors: tuple[dict[str, Any], ...] = ()
     requires: str = Field("", description="the least version of Ollama that can run it")

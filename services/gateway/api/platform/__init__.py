@@ -6,11 +6,12 @@ from starlette.responses import JSONResponse
 
 from libs.common import web
 from libs.common.errors import InvalidRequest
-from services.gateway.api.platform import auth, keys, replicas
+from services.gateway.api.platform import auth, keys, models, replicas
 
 router = APIRouter()
 router.include_router(auth.router)
 router.include_router(keys.router)
+router.include_router(models.router)
 router.include_router(replicas.router)
 
 
