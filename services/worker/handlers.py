@@ -42,4 +42,4 @@ async def model_changed(_event: ModelChanged, ctx: Context) -> None:
 @handlers.on(ReplicasRequested, every_replica=True)
 async def replicas_requested(event: ReplicasRequested, ctx: Context) -> None:
     if ctx.settings.node in event.nodes:
-        ctx.blobs.changed.set()
+        ctx.replicas.wake()

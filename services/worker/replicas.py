@@ -25,7 +25,8 @@ CLOSEST_SECONDS: Final = 1.0
 """Between two reports; also how often a running transfer tells how far it is."""
 
 RETRY_SECONDS: Final = 30.0
-"""After a fetch that failed."""
+LONGEST_RETRY_SECONDS: Final = 3600.0
+"""After a fetch that failed; twice as long after each further failure, for it may have moved the whole blob."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,13 @@ class Reporter:
 @dataclass(frozen=True)
 class _Failure:
     error: str
+    pause_seconds: float
     retry_at: float
+
+    @classmethod
+    def after(cls, error: str, before: "_Failure | None") -> "_Failure":
+        pause = min(before.pause_seconds * 2, LONGEST_RETRY_SECONDS) if before else RETRY_SECONDS
+        return cls(error, pause, time.monotonic() + pause)
 
 
 class Replicas:
@@ -63,14 +70,19 @@ class Replicas:
             self._cache.changed.clear()
             try:
                 await self.report()
-            except ServiceError as error:
-                log.warning("could not report the cache", error=error.message)
+            except (ServiceError, OSError) as error:
+                log.warning("could not report the cache", error=str(error))
                 self._cache.changed.set()
             await asyncio.sleep(CLOSEST_SECONDS)
             try:
                 await asyncio.wait_for(self._cache.changed.wait(), timeout=0 if self._fetching else REPORT_SECONDS)
             except TimeoutError:
                 continue
+
+    def wake(self) -> None:
+        """Somebody asked for replicas: report at once, and try again what had failed."""
+        self._failures.clear()
+        self._cache.changed.set()
 
     async def report(self) -> None:
         """Raises ``Unavailable`` without a registry."""
@@ -119,7 +131,7 @@ class Replicas:
             await self._cache.fetch(digest)
         except ServiceError as error:
             log.warning("a replica could not be fetched", digest=digest, error=error.message)
-            self._failures[digest] = _Failure(error.message, time.monotonic() + RETRY_SECONDS)
+            self._failures[digest] = _Failure.after(error.message, self._failures.get(digest))
         else:
             self._failures.pop(digest, None)
         finally:
@@ -130,18 +142,21 @@ class Replicas:
         """Background loop: verify each blob again when its last verification is this long ago."""
         throttle = Throttle(bytes_per_second)
         while True:
-            verified = [
-                (blob.verified_at, blob.digest) for blob in await self._cache.describe() if blob.verified_at is not None
-            ]
-            verified_at, digest = min(verified, default=(time.time(), ""))
-            due_in = verified_at + interval_seconds - time.time()
-            if due_in > 0:
-                await asyncio.sleep(due_in)
-            else:
-                await self._scrub(digest, throttle)
+            try:
+                verified_at, digest = await self._verified_longest_ago()
+                due_in = verified_at + interval_seconds - time.time()
+                if due_in > 0:
+                    await asyncio.sleep(due_in)
+                else:
+                    await self._cache.scrub(digest, throttle)
+            except FileNotFoundError:
+                continue  # dropped, or broken up by somebody else, while it was verified
+            except OSError as error:
+                log.error("could not verify the cache", error=str(error))
+                await asyncio.sleep(RETRY_SECONDS)
 
-    async def _scrub(self, digest: str, throttle: Throttle) -> None:
-        try:
-            await self._cache.scrub(digest, throttle)
-        except FileNotFoundError:
-            log.info("a blob was gone before it was verified again", digest=digest)
+    async def _verified_longest_ago(self) -> tuple[float, str]:
+        """When, and which blob. An empty cache counts as verified now."""
+        blobs = await self._cache.describe()
+        verified = [(blob.verified_at, blob.digest) for blob in blobs if blob.verified_at is not None]
+        return min(verified, default=(time.time(), ""))

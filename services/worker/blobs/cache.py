@@ -145,14 +145,15 @@ class BlobCache:
                     return
                 if await self._download(blob, location, use_peers=use_peers):
                     return
-                use_peers = False  # one of them may have been wrong about what it has
-                problem: Exception = FetchFailed("the bytes are not those of its digest")
+                if not use_peers:
+                    raise ModelLoadFailed(f"the registry's bytes are not those of their digest ({blob.digest})")
+                log.warning("the bytes of a blob were wrong; only the registry is asked now", digest=blob.digest)
+                use_peers = False
             except (FetchFailed, Unavailable) as error:
-                problem = error
-            log.warning("could not fetch a blob", digest=blob.digest, problem=str(problem))
-            if (pause := next(pauses, None)) is None:
-                raise _given_up(problem)
-            await asyncio.sleep(pause)
+                log.warning("could not fetch a blob", digest=blob.digest, problem=str(error))
+                if (pause := next(pauses, None)) is None:
+                    raise _given_up(error) from error
+                await asyncio.sleep(pause)
 
     async def _locate(self, digest: str) -> BlobLocation:
         try:
@@ -197,8 +198,8 @@ class BlobCache:
             yield
 
 
-def _given_up(problem: Exception) -> ServiceError:
-    if isinstance(problem, ServiceError):
+def _given_up(problem: FetchFailed | Unavailable) -> ServiceError:
+    if isinstance(problem, Unavailable):
         return problem
     return ModelLoadFailed(f"the model's weights could not be fetched: {problem}")
 

@@ -197,8 +197,9 @@ async def test_an_error_is_tried_again(lonely: BlobCache, sources: Sources) -> N
 
 async def test_gives_up_on_wrong_bytes(lonely: BlobCache, sources: Sources, files: BlobFiles) -> None:
     sources.registry.content = damaged(CONTENT, 1)
-    with pytest.raises(ModelLoadFailed, match="not those of its digest"):
+    with pytest.raises(ModelLoadFailed, match="not those of their digest"):
         await lonely.fetch(DIGEST)
+    assert len(sources.registry.chunks) == 2 * CHUNKS
     assert not files.blob.exists()
 
 
