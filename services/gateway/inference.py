@@ -119,6 +119,7 @@ async def start(
         key_id=identity.key_id,
         model=model,
         kind=task.kind,
+        num_ctx=task.options.num_ctx,
         priority=priority,
         accepted_at=now,
         deadline=deadline,

@@ -88,12 +88,12 @@ def grant_all(ctx: Context) -> None:
     """One pass over the waiting set; a model that found no slot is not tried again in this pass."""
     full: set[str] = set()
     for waiting in ctx.waiting:
-        model = waiting.request.model
-        if model.runner in full:
+        runner = waiting.request.model.runner
+        if runner in full:
             continue
-        worker = placement.place(model, ctx.fleet)
+        worker = placement.place(waiting.request, ctx.fleet)
         if worker is None:
-            full.add(model.runner)
+            full.add(runner)
         else:
             _take_slot(ctx, waiting, worker)
     _waiting.set(len(ctx.waiting))
@@ -220,6 +220,6 @@ def _too_late(ctx: Context, waiting: Waiting, now: float) -> ServiceError | None
     if waiting.epoch > ctx.settings.max_attempts:
         return AttemptsExhausted()
     waited_in_vain = now - waiting.arrived_at > ctx.settings.no_worker_seconds
-    if waited_in_vain and not placement.able(waiting.request.model, ctx.fleet):
+    if waited_in_vain and not placement.able(waiting.request, ctx.fleet):
         return Unavailable("no worker can run this model at the moment; please try again")
     return None

@@ -15,6 +15,7 @@ class RequestInference(Command):
     key_id: str | None = None
     model: ModelRef
     kind: Kind
+    num_ctx: int = Field(0, description="context it asks for, in tokens; 0: it does not say")
     priority: Priority = "interactive"
     accepted_at: float = Field(description="seconds since the epoch")
     deadline: float = Field(description="seconds since the epoch; not started or not finished by then, it fails")

@@ -1,8 +1,10 @@
 import pytest
 
+from libs.common.contracts.inference import ModelRef
+from libs.common.contracts.scheduler import RequestInference
 from services.scheduler import placement
 from services.scheduler.fleet import Grant, Worker
-from tests.fixtures.builders import a_heartbeat, a_loaded_model, a_model
+from tests.fixtures.builders import a_heartbeat, a_loaded_model, a_model, a_request
 
 
 def a_worker(granted: tuple[str, ...] = (), unreachable: bool = False, **changes: object) -> Worker:
@@ -12,57 +14,74 @@ def a_worker(granted: tuple[str, ...] = (), unreachable: bool = False, **changes
     return worker
 
 
+def asks_for(model: ModelRef, **changes: object) -> RequestInference:
+    return a_request(model=model, **changes)
+
+
 ECHO = a_model()
 WEIGHTS = a_model(name="tiny:latest", engine="llama_cpp", weights="sha256:" + "0" * 64)
+ANY_ECHO = asks_for(ECHO)
 
 
 @pytest.mark.parametrize("state", ["draining", "offline"])
 def test_a_worker_that_leaves_gets_nothing_new(state: str) -> None:
-    assert not placement.accepts_work(ECHO, a_worker(state=state))
+    assert not placement.accepts_work(ANY_ECHO, a_worker(state=state))
 
 
 def test_a_worker_whose_queue_is_gone_gets_nothing() -> None:
-    assert not placement.accepts_work(ECHO, a_worker(unreachable=True))
+    assert not placement.accepts_work(ANY_ECHO, a_worker(unreachable=True))
 
 
 def test_a_virtual_model_runs_only_where_it_is_served() -> None:
-    assert placement.can_run(ECHO, a_worker())
-    assert not placement.can_run(a_model(name="mock-1"), a_worker())
-    assert not placement.can_run(ECHO, a_worker(engines=("llama_cpp",)))
+    assert placement.can_run(ANY_ECHO, a_worker())
+    assert not placement.can_run(asks_for(a_model(name="mock-1")), a_worker())
+    assert not placement.can_run(ANY_ECHO, a_worker(engines=("llama_cpp",)))
 
 
 def test_weights_run_on_any_worker_with_the_engine() -> None:
-    assert placement.can_run(WEIGHTS, a_worker(virtual_models=()))
+    assert placement.can_run(asks_for(WEIGHTS), a_worker(virtual_models=()))
 
 
 def test_slots_are_bounded_per_model_and_per_worker() -> None:
-    assert placement.has_free_slot(ECHO, a_worker(granted=(ECHO.digest,)))
-    assert not placement.has_free_slot(ECHO, a_worker(granted=(ECHO.digest,) * 2))
-    assert not placement.has_free_slot(ECHO, a_worker(granted=("other",) * 4))
+    assert placement.has_free_slot(ANY_ECHO, a_worker(granted=(ECHO.digest,)))
+    assert not placement.has_free_slot(ANY_ECHO, a_worker(granted=(ECHO.digest,) * 2))
+    assert not placement.has_free_slot(ANY_ECHO, a_worker(granted=("other",) * 4))
     roomy = a_worker(granted=(ECHO.digest,) * 2, loaded=(a_loaded_model(ECHO, slots=4),))
-    assert placement.has_free_slot(ECHO, roomy), "a loaded model says itself how many slots it has"
+    assert placement.has_free_slot(ANY_ECHO, roomy), "a loaded model says itself how many slots it has"
 
 
 def test_a_busy_model_is_never_evicted_for_another() -> None:
-    assert not placement.has_room_for_model(ECHO, a_worker(granted=("a", "b")))
-    assert placement.has_room_for_model(a_model(name="a", digest="a"), a_worker(granted=("a", "b")))
+    assert not placement.has_room_for_model(ANY_ECHO, a_worker(granted=("a", "b")))
+    assert placement.has_room_for_model(asks_for(a_model(name="a", digest="a")), a_worker(granted=("a", "b")))
     idle = (a_loaded_model(a_model(name="x")), a_loaded_model(a_model(name="y")))
-    assert placement.has_room_for_model(ECHO, a_worker(loaded=idle))
+    assert placement.has_room_for_model(ANY_ECHO, a_worker(loaded=idle))
 
 
 def test_a_loaded_model_attracts() -> None:
     cold = a_worker(worker_id="cold")
     warm = a_worker(worker_id="warm", loaded=(a_loaded_model(ECHO),), granted=(ECHO.digest,))
-    assert placement.place(ECHO, [cold, warm]) is warm
+    assert placement.place(ANY_ECHO, [cold, warm]) is warm
 
 
 def test_the_least_loaded_of_equals_wins() -> None:
     idle, busy = a_worker(worker_id="idle"), a_worker(worker_id="busy", granted=("other",))
-    assert placement.place(ECHO, [busy, idle]) is idle
+    assert placement.place(ANY_ECHO, [busy, idle]) is idle
 
 
 def test_nobody_free_is_none_but_still_able() -> None:
     full = a_worker(granted=(ECHO.digest,) * 2)
-    assert placement.place(ECHO, [full]) is None
-    assert placement.able(ECHO, [full])
-    assert not placement.able(a_model(name="mock-1"), [full])
+    assert placement.place(ANY_ECHO, [full]) is None
+    assert placement.able(ANY_ECHO, [full])
+    assert not placement.able(asks_for(a_model(name="mock-1")), [full])
+
+
+def test_a_longer_context_goes_where_nobody_has_to_be_waited_for() -> None:
+    loaded = (a_loaded_model(WEIGHTS, context_length=4096),)
+    idle, busy = a_worker(worker_id="idle"), a_worker(worker_id="busy", loaded=loaded, granted=(WEIGHTS.runner,))
+    assert placement.place(asks_for(WEIGHTS, num_ctx=4096), [idle, busy]) is busy
+    assert placement.place(asks_for(WEIGHTS, num_ctx=4097), [idle, busy]) is idle
+    trained_to_less = asks_for(WEIGHTS.model_copy(update={"context_length": 2048}), num_ctx=9999)
+    assert placement.place(trained_to_less, [idle, busy]) is busy, "it could not grow there either"
+    unused = a_worker(worker_id="unused", loaded=loaded)
+    assert placement.place(asks_for(WEIGHTS, num_ctx=4097), [idle, unused]) is unused
+    assert placement.place(asks_for(WEIGHTS, num_ctx=4097), [busy]) is busy, "better late than never"
