@@ -28,6 +28,11 @@ def timeout_seconds(text: str) -> float:
     return given if (given := seconds(text)) > 0 else NEVER_SECONDS
 
 
+def flag(text: str) -> bool:
+    """What is no boolean counts as true: somebody has set it."""
+    return text not in {"0", "f", "F", "false", "FALSE", "False"}
+
+
 def host(text: str) -> str:
     """Of ``[scheme://]host[:port][/path]``."""
     return _split(text)[0]

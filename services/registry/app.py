@@ -8,6 +8,7 @@ from services.registry import catalog
 from services.registry.api import router
 from services.registry.context import Context, open_context
 from services.registry.handlers import handlers
+from services.registry.prune import prune_for_ever
 from services.registry.settings import Settings
 
 
@@ -31,6 +32,7 @@ service = Service(
     handlers=handlers,
     router=router,
     ready=lambda ctx: None if ctx.virtual_models.settled else "hears the workers first",
+    background=(prune_for_ever,),
     drain=drain,
     uses_postgres=True,
 )

@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import shutil
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
@@ -104,9 +105,26 @@ class BlobStore:
         """Whether this blob is there and is what ``source`` is. Quick for hard links, else as quick as hashing."""
         return await asyncio.to_thread(self._holds, digest, source)
 
-    async def remove(self, digest: str) -> None:
-        """Nothing happens if it is not there."""
-        await asyncio.to_thread(self.path(digest).unlink, missing_ok=True)
+    async def remove(self, digest: str, *, older_than: float = float("inf")) -> bool:
+        """Whether it is gone: nothing happens if it was renewed after that time (seconds since the epoch)."""
+        return await asyncio.to_thread(_remove_old, self.path(digest), older_than)
+
+    async def list_old(self, seconds: float) -> list[str]:
+        """The digests of blobs that were not renewed for so long."""
+        return await asyncio.to_thread(self._list_old, time.time() - seconds)
+
+    async def remove_partials(self, seconds: float) -> int:
+        """How many files were removed that are not complete and were not written to for so long."""
+        return await asyncio.to_thread(self._remove_partials, time.time() - seconds)
+
+    def _list_old(self, before: float) -> list[str]:
+        if not self._directory.is_dir():
+            return []
+        found = [normalised(entry.name) for entry in os.scandir(self._directory) if entry.stat().st_mtime <= before]
+        return [digest for digest in found if digest is not None]
+
+    def _remove_partials(self, before: float) -> int:
+        return sum(_remove_old(path, before) for path in self._directory.glob("*-partial*"))
 
     def _find(self, digest: str) -> Blob | None:
         try:
@@ -177,6 +195,14 @@ def full_disks_explained() -> Iterator[None]:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise StorageFull from error
         raise
+
+
+def _remove_old(path: Path, older_than: float) -> bool:
+    with suppress(FileNotFoundError):
+        if path.stat().st_mtime > older_than:
+            return False
+        path.unlink()
+    return True
 
 
 def sync(path: Path) -> None:

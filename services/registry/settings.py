@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import Field, SecretStr
 
+from libs.common import ollama_variables
 from libs.common.settings import Alias, CommaSeparated, ServiceSettings, service_settings
 
 
@@ -24,6 +25,9 @@ class Settings(ServiceSettings):
 
     versions_kept: int = Field(5, ge=0, le=1000, description="earlier versions of each model to roll back to; 0: none")
     prune_after_seconds: float = Field(3600, ge=60, description="bytes that no model needs are kept this long")
+    noprune: Annotated[bool, Alias("OLLAMA_NOPRUNE", ollama_variables.flag)] = Field(
+        False, description="bytes that no model needs are kept for ever"
+    )
 
     credentials: dict[str, SecretStr] = Field(
         {}, description='for other registries: {"host": "user:password or token"}; http://host for plain http'

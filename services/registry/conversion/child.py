@@ -30,7 +30,7 @@ async def run(arguments: Sequence[str | Path], on_line: Callable[[str], None], *
     Raises ``InvalidRequest`` with the text ``not_understood`` if it says so, ``ServiceError`` if it fails otherwise.
     """
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-P", *arguments,
+        sys.executable, *arguments,
         stdin=DEVNULL, stdout=PIPE, stderr=PIPE,
         env={"PYTHONPATH": str(ROOT), "PATH": os.environ.get("PATH", "")},  # it reads strangers' files: no secrets
         start_new_session=True,

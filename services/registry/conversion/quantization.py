@@ -34,5 +34,5 @@ async def rewrite(
         done, total = line.split()
         on_progress(int(done), int(total))
 
-    program = ["-m", "services.registry.conversion.rewrite"]
+    program = ["-P", "-m", "services.registry.conversion.rewrite"]
     await child.run([*program, target, file_type or "-", *sources], on_line, not_understood=NOT_GGUF)

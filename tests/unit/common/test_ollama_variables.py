@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from pydantic_settings import BaseSettings
 
-from libs.common.ollama_variables import NEVER_SECONDS, host, port
+from libs.common.ollama_variables import NEVER_SECONDS, flag, host, port
 from services.gateway.settings import Settings as Gateway
 from services.registry.settings import Settings as Registry
 from services.scheduler.settings import Settings as Scheduler
@@ -94,3 +94,8 @@ def test_our_own_variable_wins(
 )
 def test_ollama_host(text: str, address: tuple[str, int]) -> None:
     assert (host(text), port(text)) == address
+
+
+@pytest.mark.parametrize(("text", "expected"), [("1", True), ("true", True), ("yes", True), ("0", False), ("F", False)])
+def test_a_flag(text: str, expected: bool) -> None:
+    assert flag(text) is expected
