@@ -142,3 +142,10 @@ async def test_everybody_is_killed_in_between(suite: Suite, admin: httpx.AsyncCl
         (before_registry, most_registry),
     ):
         assert most - least < MOST_GROWTH
+
+    assert (await admin.request("DELETE", "/api/delete", json={"model": "big"})).status_code == 200
+
+    async def is_gone() -> bool:
+        return not [path for node in ("west", "east") for path in (tmp_path / node).iterdir() if path.suffix != ".lock"]
+
+    await eventually(is_gone, "both nodes have deleted the blob")
