@@ -48,5 +48,5 @@ async def _put_manifest(remote: Remote, tag: str, manifest: Manifest) -> None:
     url, headers = remote.base / "manifests" / tag, {"Content-Type": MANIFEST_TYPE}
     async for attempt in retrying():
         with attempt:
-            async with remote.request("PUT", url, headers=headers, body=lambda: content):
+            async with remote.request("PUT", url, headers=headers, body=lambda: content, patient=True):
                 pass

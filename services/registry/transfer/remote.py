@@ -5,8 +5,9 @@ Redirects are followed by hand, so that each hop is checked and a credential goe
 
 import asyncio
 from base64 import b64encode
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import Final
 
 import aiohttp
@@ -27,6 +28,7 @@ USER_AGENT: Final = "ollama/0.33.0 (ollamamax)"
 
 CONNECT_SECONDS: Final = 10.0
 SHORT_REQUEST_SECONDS: Final = 60.0
+HASHING_SECONDS: Final = 1800.0
 READ_BUFFER_BYTES: Final = 1 << 19
 MOST_HOPS: Final = 8
 MOST_TOKEN_BYTES: Final = 1 << 16
@@ -57,6 +59,7 @@ class Remotes:
 
     def __init__(self, http: aiohttp.ClientSession, hosts: AllowedHosts, credentials: Mapping[str, SecretStr]) -> None:
         self.http = http
+        self.patient = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=HASHING_SECONDS)
         self.hosts = hosts
         self._authorizations = {
             _origin(URL(host if "://" in host else f"https://{host}")): _authorization(secret.get_secret_value())
@@ -123,14 +126,22 @@ class Remote:
 
     @asynccontextmanager
     async def request(
-        self, method: str, url: URL, *, headers: Mapping[str, str] | None = None, body: Body | None = None
+        self,
+        method: str,
+        url: URL,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: Body | None = None,
+        patient: bool = False,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """An answer with a status below 400; read it with ``chunks`` or ``read``.
+        """An answer that is no refusal; read it with ``chunks`` or ``read``. ``patient``: it takes a hash to answer.
 
         Raises ``NotFound``, ``Forbidden`` for a host that is not allowed, ``Interrupted`` where trying again may help,
         ``ServiceError`` for any other refusal.
         """
-        async with await self._follow(method, url, headers or {}, body) as response:
+        timeout = self._remotes.patient if patient else self._remotes.http.timeout
+        send = partial(self._send, method, headers=headers or {}, body=body, timeout=timeout)
+        async with await self._follow(method, url, send) as response:
             await _check(response)
             yield response
 
@@ -143,12 +154,12 @@ class Remote:
             raise Interrupted(f"no answer from {url.host} in {SHORT_REQUEST_SECONDS:g} s") from None
 
     async def _follow(
-        self, method: str, url: URL, headers: Mapping[str, str], body: Body | None
+        self, method: str, url: URL, send: Callable[[URL], Awaitable[aiohttp.ClientResponse]]
     ) -> aiohttp.ClientResponse:
         renewed = False
         for _ in range(MOST_HOPS):
             used = self._authorization
-            response = await self._send(method, url, headers, body)
+            response = await send(url)
             if response.status == 401 and not renewed and self._is_own(url):
                 response.release()
                 renewed = True
@@ -161,14 +172,25 @@ class Remote:
         raise ServiceError("too many redirects")
 
     async def _send(
-        self, method: str, url: URL, headers: Mapping[str, str], body: Body | None
+        self,
+        method: str,
+        url: URL,
+        *,
+        headers: Mapping[str, str],
+        body: Body | None,
+        timeout: aiohttp.ClientTimeout,
     ) -> aiohttp.ClientResponse:
         self._remotes.hosts.check_literal(url.host or "")
         if self._authorization is not None and self._is_own(url):
             headers = {**headers, "Authorization": self._authorization}
         with interruptions():
             return await self._remotes.http.request(
-                method, url, headers=headers, data=None if body is None else body(), allow_redirects=False
+                method,
+                url,
+                headers=headers,
+                data=None if body is None else body(),
+                timeout=timeout,
+                allow_redirects=False,
             )
 
     def next_url(self, url: URL, location: str) -> URL:
@@ -247,6 +269,8 @@ def interruptions() -> Iterator[None]:
 
 
 async def _check(response: aiohttp.ClientResponse) -> None:
+    if response.status in REDIRECTS:
+        raise ServiceError(f"{response.url.host} redirects what is sent to it")
     if response.status < 400:
         return
     if response.status == 404:
@@ -256,7 +280,12 @@ async def _check(response: aiohttp.ClientResponse) -> None:
     with interruptions():
         said = (await response.content.read(LONGEST_ERROR)).decode(errors="replace")
     error = Interrupted if response.status in TRANSIENT else ServiceError
-    raise error(f"{response.status}: {' '.join(said.split())}")
+    raise error(f"{response.status}: {_printable(said)}")
+
+
+def _printable(said: str) -> str:
+    """On one line, without what would move a terminal's cursor."""
+    return "".join(character for character in " ".join(said.split()) if character.isprintable())
 
 
 def _origin(url: URL) -> Origin:

@@ -99,6 +99,7 @@ class Upload:
     async def _finish(self, location: URL) -> None:
         async for attempt in retrying():
             with attempt:
-                async with self._remote.request("PUT", location.update_query(digest=self._blob.digest)) as response:
+                url = location.update_query(digest=self._blob.digest)
+                async with self._remote.request("PUT", url, patient=True) as response:
                     if response.status != 201:
                         raise ServiceError(f"{location.host} did not take the blob")

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import random
+import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -319,3 +320,26 @@ async def test_a_name_that_leads_inside(settings: Settings, there: FakeRegistry,
         with pytest.raises(Forbidden, match="localhost is not on a public address"):
             await Downloads(BlobStore(settings.data_dir), settings).fetch(remote, blob, lambda _: None)
     assert there.seen == []
+
+
+async def test_a_killed_process_is_gone_on_from(
+    settings: Settings, new_here: NewHere, there: FakeRegistry, blob: Blob, content: bytes
+) -> None:
+    there.silent_after = [700_000] * 4
+    module = "tests.fixtures.download_process"
+    arguments = (str(settings.data_dir), there.host, blob.digest, str(blob.size))
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", module, *arguments, stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    async with asyncio.timeout(60):
+        while int(await process.stdout.readline()) < 4 * 700_000:
+            pass
+        process.kill()
+        await process.wait()
+    there.seen.clear()
+    here = new_here()
+    await here.fetch(blob)
+    assert here.has(blob, content)
+    assert here.progress[0] > 0
+    assert bytes_asked_for(there) < SIZE

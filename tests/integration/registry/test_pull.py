@@ -1,6 +1,7 @@
 """Pulls, from the gateway's command to the model that answers to its name."""
 
 import json
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -222,7 +223,9 @@ class HuggingFace(AbstractResolver):
         self.port = port
         self.system = ThreadedResolver()
 
-    async def resolve(self, host: str, port: int = 0, family: int = 0) -> list[ResolveResult]:  # type: ignore[override]
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
         found = await self.system.resolve("127.0.0.1", self.port)
         return [ResolveResult(**{**result, "hostname": host}) for result in found if host == "hf.co"]
 

@@ -107,3 +107,10 @@ async def test_a_name_without_a_namespace_of_ones_own(ctx: Context, tiny_gguf: P
     await catalog.import_gguf(ctx, "tiny", tiny_gguf)
     with pytest.raises(ServiceError, match="unauthorized: access denied"):
         await pushed(ctx, "tiny")
+
+
+@pytest.mark.parametrize("status", [307, 413])
+async def test_a_registry_that_does_not_take_a_piece(ctx: Context, there: FakeRegistry, name: str, status: int) -> None:
+    there.refusals = [status]
+    with pytest.raises(ServiceError, match=r"redirects what is sent|413"):
+        await pushed(ctx, name)
