@@ -99,7 +99,13 @@ def _blob_cache(settings: Settings, bus: Bus, http: httpx.AsyncClient) -> BlobCa
 
 def _engine_config(settings: Settings) -> EngineConfig:
     upstreams = tuple(
-        Upstream(upstream.pattern, upstream.base_url, upstream.api_key.get_secret_value(), upstream.model)
+        Upstream(
+            upstream.pattern,
+            upstream.base_url,
+            upstream.api_key.get_secret_value(),
+            upstream.model,
+            upstream.capabilities,
+        )
         for upstream in settings.upstreams
     )
     return EngineConfig(settings.threads, settings.load_timeout_seconds, settings.echo, upstreams)

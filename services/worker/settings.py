@@ -3,12 +3,14 @@
 import os
 import socket
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, SecretStr
 
 from libs.common import ollama_variables
 from libs.common.settings import Alias, ServiceSettings, service_settings
+
+Capability = Literal["completion", "embedding", "tools", "thinking", "vision", "insert"]
 
 
 class UpstreamSettings(BaseModel):
@@ -18,6 +20,9 @@ class UpstreamSettings(BaseModel):
     base_url: str = Field(description="as http://host:8000/v1")
     api_key: SecretStr = SecretStr("")
     model: str = Field("", description="the upstream's name for it; empty: as asked")
+    capabilities: tuple[Capability, ...] = Field(
+        ("completion", "embedding", "tools"), description="what its models can do: the protocol does not tell"
+    )
 
 
 class Settings(ServiceSettings):

@@ -4,6 +4,7 @@ import asyncio
 import json
 import signal
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import psutil
@@ -16,10 +17,10 @@ pytestmark = [pytest.mark.e2e, pytest.mark.chaos]
 TOKENS = 60
 
 
-async def stream(suite: Suite, body: dict[str, object]) -> AsyncIterator[dict[str, object]]:
+async def stream(suite: Suite, body: dict[str, object], route: str = "generate") -> AsyncIterator[dict[str, Any]]:
     async with (
         httpx.AsyncClient(timeout=60) as http,
-        http.stream("POST", f"{suite.url}/api/generate", json=body) as answer,
+        http.stream("POST", f"{suite.url}/api/{route}", json=body) as answer,
     ):
         async for line in answer.aiter_lines():
             yield json.loads(line)
@@ -79,6 +80,44 @@ async def test_an_answer_that_cannot_be_continued_is_replayed(suite: Suite) -> N
     expected = await whole_answer(suite, body)
     text, _ = await answer_while(suite, body, 2, signal.SIGKILL)
     assert text == expected
+
+
+@pytest.mark.parametrize(
+    ("model", "after"),
+    [("echo-think-20", 1), ("echo-think-20", 10), ("echo-think-tools-20", 9)],
+    ids=["thinking", "answering", "between two calls"],
+)
+async def test_thinking_calls_and_logprobs_survive(suite: Suite, model: str, after: int) -> None:
+    body: dict[str, object] = {
+        "model": model,
+        "messages": [{"role": "user", "content": f"{model} after {after}"}],
+        "tools": [{"type": "function", "function": {"name": name}} for name in ("add", "sub", "mul")],
+        "options": {"num_predict": 20},
+        "logprobs": True,
+    }
+    undisturbed = [line async for line in stream(suite, body, "chat")]
+    lines, victim = [], None
+    async for line in stream(suite, body, "chat"):
+        assert "error" not in line, line
+        lines.append(line)
+        if victim is None and len(tokens(lines)) >= after:
+            victim = await busy_worker(suite)
+            victim.kill()
+    assert victim is not None
+    await revive(victim)
+    assert whole_message(lines) == whole_message(undisturbed)
+    assert tokens(lines) == tokens(undisturbed)
+
+
+def tokens(lines: list[dict[str, Any]]) -> list[str]:
+    return [entry["token"] for line in lines for entry in line.get("logprobs", ())]
+
+
+def whole_message(lines: list[dict[str, Any]]) -> tuple[str, str, list[object]]:
+    """Thinking, content and calls without their ids, which belong to the request."""
+    messages = [line["message"] for line in lines]
+    calls = [call["function"] for message in messages for call in message.get("tool_calls", ())]
+    return "".join(m.get("thinking", "") for m in messages), "".join(m["content"] for m in messages), calls
 
 
 async def test_a_frozen_worker_is_replaced_and_cannot_speak_again(suite: Suite) -> None:

@@ -313,6 +313,41 @@ class TestOpenAIHttp:
             await run(model, chat())
         await model.close()
 
+    async def test_thinking_comes_apart(self, upstream_url: str) -> None:
+        model = await self.load(upstream_url, "thinker")
+        thinks = a_model(engine="openai_http", capabilities=("completion", "thinking"))
+        answer = await ask(model, chat(num_predict=2), thinks)
+        assert (answer.thinking, answer.text) == ("t0 t1", "w0 w1")
+        assert not model.can_resume(job(chat(), thinks))
+        answer = await ask(model, chat(num_predict=2, think=False), thinks)
+        assert (answer.thinking, answer.text) == ("", "w0 w1")
+        await model.close()
+
+    async def test_a_tool_call_comes_whole(self, upstream_url: str) -> None:
+        model = await self.load(upstream_url, "any")
+        tool = {"type": "function", "function": {"name": "weather", "parameters": {}}}
+        first, again = [await ask(model, chat(tools=[tool])) for _ in range(2)]
+        assert [call["function"] for call in first.calls] == [
+            {"index": 0, "name": "weather", "arguments": {"city": "Paris"}}
+        ]
+        assert first.calls == again.calls
+        assert (first.text, first.finish.done_reason) == ("", "stop")
+        await model.close()
+
+    async def test_logprobs(self, upstream_url: str) -> None:
+        model = await self.load(upstream_url, "any")
+        answer = await ask(model, chat(num_predict=2, logprobs=True, top_logprobs=2))
+        assert [entry.token for entry in answer.logprobs] == ["w0", " w1"]
+        assert [other.data for other in answer.logprobs[1].top] == [b" w1", b" w1'"]
+        await model.close()
+
+    async def test_what_it_cannot_do(self, upstream_url: str) -> None:
+        model = await self.load(upstream_url, "any")
+        for task in (chat(template="{{ .Prompt }}"), chat(debug_render_only=True)):
+            with pytest.raises(UnsupportedByModel, match='"echo" does not support'):
+                await ask(model, task)
+        await model.close()
+
     async def test_an_upstream_that_is_not_there(self) -> None:
         model = await self.load("http://127.0.0.1:1/v1", "any")
         with pytest.raises(EngineFailed, match="the upstream failed"):
