@@ -53,10 +53,7 @@ async def a_running_suite(
 
 @pytest.fixture
 async def admin(suite: Suite) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=suite.url, timeout=30) as http:
-        credentials = {"email": "admin@localhost", "password": suite.admin_password}
-        token = (await http.post("/api/v1/auth/login", json=credentials)).json()["access_token"]
-        http.headers["Authorization"] = f"Bearer {token}"
+    async with suite.admin() as http:
         yield http
 
 
