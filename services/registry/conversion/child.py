@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 import sys
 from asyncio import StreamReader
@@ -19,15 +20,17 @@ from libs.common.errors import DeadlineExceeded, InvalidRequest, ServiceError
 log = structlog.get_logger(__name__)
 
 LONGEST_SECONDS: Final = 6 * 3600.0
-NOT_UNDERSTOOD: Final = 2
 KEPT_OUTPUT_BYTES: Final = 4096
 ROOT: Final = Path(next(iter(services.__path__))).parent
 
 
-async def run(arguments: Sequence[str | Path], on_line: Callable[[str], None], *, not_understood: str) -> None:
+async def run(
+    arguments: Sequence[str | Path], on_line: Callable[[str], None], *, memory_bytes: int, not_understood: str
+) -> None:
     """``python arguments...``; ends with its caller. ``on_line`` gets what it writes to stdout.
 
-    Raises ``InvalidRequest`` with the text ``not_understood`` if it says so, ``ServiceError`` if it fails otherwise.
+    Raises ``InvalidRequest`` with the text ``not_understood`` if it fails: these programs read what clients sent.
+    ``ServiceError`` if it is killed, ``DeadlineExceeded``.
     """
     process = await asyncio.create_subprocess_exec(
         sys.executable, *arguments,
@@ -35,6 +38,8 @@ async def run(arguments: Sequence[str | Path], on_line: Callable[[str], None], *
         env={"PYTHONPATH": str(ROOT), "PATH": os.environ.get("PATH", "")},  # it reads strangers' files: no secrets
         start_new_session=True,
     )  # fmt: skip
+    with suppress(ProcessLookupError):
+        resource.prlimit(process.pid, resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
     assert process.stdout is not None
     assert process.stderr is not None
     try:
@@ -49,7 +54,7 @@ async def run(arguments: Sequence[str | Path], on_line: Callable[[str], None], *
     if code == 0:
         return
     log.warning("a conversion failed", code=code, output=errors.result().decode(errors="replace"))
-    raise InvalidRequest(not_understood) if code == NOT_UNDERSTOOD else ServiceError("the conversion failed")
+    raise InvalidRequest(not_understood) if code > 0 else ServiceError("the conversion was killed")
 
 
 async def _follow(stream: StreamReader, on_line: Callable[[str], None]) -> None:

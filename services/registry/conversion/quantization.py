@@ -10,6 +10,9 @@ from services.registry.conversion import child
 QUANTIZABLE: Final = frozenset({"F16", "BF16", "F32"})
 SUPPORTED: Final = ("F32", "F16", "BF16", "Q4_K_S", "Q4_K_M", "Q8_0")
 ALIASES: Final = {"Q4_K": "Q4_K_M"}
+LARGEST_MEMORY_BYTES: Final = 4 << 30
+"""Large vocabularies take some hundred MiB; a file that asks for more is made to do harm."""
+
 NOT_GGUF: Final = "supplied file was not in GGUF format"
 
 
@@ -35,4 +38,5 @@ async def rewrite(
         on_progress(int(done), int(total))
 
     program = ["-P", "-m", "services.registry.conversion.rewrite"]
-    await child.run([*program, target, file_type or "-", *sources], on_line, not_understood=NOT_GGUF)
+    arguments: list[str | Path] = [*program, target, file_type or "-", *sources]
+    await child.run(arguments, on_line, memory_bytes=LARGEST_MEMORY_BYTES, not_understood=NOT_GGUF)

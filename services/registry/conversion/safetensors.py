@@ -5,9 +5,13 @@ import importlib.util
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from libs.common.errors import InvalidRequest
 from services.registry.conversion import child
+
+LARGEST_MEMORY_BYTES: Final = 16 << 30
+"""The converter reads tensors one by one, but a large one takes its time in 32 bits, and torch itself a few GiB."""
 
 
 async def convert(files: Mapping[str, Path], target: Path) -> None:
@@ -18,7 +22,9 @@ async def convert(files: Mapping[str, Path], target: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="ollamamax-") as directory:
         await asyncio.to_thread(_lay_out, files, Path(directory))
         arguments: list[str | Path] = [program, directory, "--outfile", target, "--outtype", "f16"]
-        await child.run(arguments, lambda _: None, not_understood="the model cannot be converted")
+        await child.run(
+            arguments, lambda _: None, memory_bytes=LARGEST_MEMORY_BYTES, not_understood="the model cannot be converted"
+        )
 
 
 def _lay_out(files: Mapping[str, Path], directory: Path) -> None:

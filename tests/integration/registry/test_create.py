@@ -11,8 +11,10 @@ from libs.common.contracts.registry import CreateModel, DescribeModel, ListVersi
 from libs.common.errors import InvalidModelName, InvalidRequest
 from services.registry import catalog, layers, names
 from services.registry.context import Context
+from services.registry.conversion import safetensors
 from services.registry.create import create
 from tests.fixtures.gguf_files import split, write_adapter, write_projector
+from tests.fixtures.minilm import minilm_directory
 
 TEMPLATE = "{{ if .System }}{{ .System }} {{ end }}{{ .Prompt }}"
 TOOL_TEMPLATE = "{{ range .Messages }}{{ .Content }}{{ end }}{{ if .Tools }}{{ .Tools }}{{ end }}"
@@ -162,6 +164,26 @@ async def test_what_others_need_of_the_config_is_kept(ctx: Context, bus: Bus, ti
     made = await catalog.find_manifest(ctx, "made")
     config = json.loads(ctx.blobs.path(made.config.blob.digest).read_bytes())
     assert (config["renderer"], config["capabilities"]) == ("qwen3", ["tools"])
+
+
+@pytest.mark.skipif(safetensors.converter() is not None, reason="the extra is installed")
+async def test_safetensors_without_the_converter(ctx: Context) -> None:
+    digest = (await ctx.blobs.add_bytes(b"anything")).digest
+    with pytest.raises(InvalidRequest, match="safetensors cannot be converted here"):
+        await make(ctx, files={"model.safetensors": digest})
+
+
+@pytest.mark.skipif(safetensors.converter() is None, reason="the extra is not installed")
+async def test_safetensors(ctx: Context, bus: Bus) -> None:
+    root = minilm_directory()
+    paths = [path for path in root.rglob("*") if path.is_file()]
+    files = {str(path.relative_to(root)): await upload(ctx, path) for path in paths}
+    told = await make(ctx, files=files)
+    made = await bus.ask(ResolveModel(name="made"))
+    assert (made.details.family, made.capabilities, made.details.embedding_length) == ("bert", ("embedding",), 384)
+    assert told[0].status == "converting model"
+    with pytest.raises(InvalidRequest, match="the model cannot be converted"):
+        await make(ctx, files=files | {"config.json": (await ctx.blobs.add_bytes(b"{}")).digest})
 
 
 NOWHERE = "sha256:" + "0" * 64
