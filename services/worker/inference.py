@@ -214,10 +214,9 @@ async def _generate(loaded: LoadedEngine, task: InferenceTask, attempt: Attempt,
     if resumes and 0 < task.options.num_predict <= len(written):
         return StreamEnd("length", Usage(0, len(written), attempt.load_ns))
     replay = None if resumes else Replay.of(attempt.history)
-    job = replace(job, resume=tuple(written)) if resumes else job
     finish: Finish | None = None
     with internal_span("worker.generate", {"gen_ai.request.model": attempt.request.model.name}) as span:
-        async with aclosing(loaded.generate(job)) as pieces:
+        async with aclosing(loaded.generate(replace(job, resume=tuple(written) if resumes else ()))) as pieces:
             async for piece in pieces:
                 if isinstance(piece, Finish):
                     finish = piece

@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 import redis.asyncio as redis
 
-from libs.common.contracts.tokens import Frame, StreamEnd, encode_frame
+from libs.common.contracts.tokens import Frame, Logprob, StreamEnd, encode_frame
 from libs.common.errors import DeadlineExceeded, StreamLost
 from libs.common.redis_client import open_redis
 from libs.common.settings import RedisSettings
@@ -124,6 +124,20 @@ class TestStore:
 
 
 class TestWriterAndFollower:
+    async def test_thinking_and_what_follows_it_are_not_mixed(
+        self, writer: LogWriter, store: TokenLogStore, request_id: str
+    ) -> None:
+        call = {"id": "call_1", "function": {"index": 0, "name": "f", "arguments": {}}}
+        request_log, _ = await writer.open(request_id, 1, "")
+        request_log.write("", (), "let me")
+        request_log.write("", (), " see", logprobs=[Logprob(" see", -1.0)])
+        request_log.write("so")
+        request_log.write("", tool_calls=[call])
+        await request_log.finish(StreamEnd())
+        first, second = [entry.frame for entry in await store.read(request_id) if entry.frame]
+        assert (first.thinking, first.text, first.logprobs) == ("let me see", "", [Logprob(" see", -1.0)])
+        assert (second.thinking, second.text, second.tool_calls) == ("", "so", [call])
+
     async def test_many_requests_arrive_whole(self, writer: LogWriter, follower: LogFollower) -> None:
         async def one(number: int) -> None:
             request_id = f"{uuid4().hex}-{number}"

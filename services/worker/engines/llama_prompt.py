@@ -52,13 +52,15 @@ async def _generate_prompt(process: LlamaProcess, job: Job, template: Template, 
     messages: Sequence[ChatMessage] = ()
     if task.raw:
         text = task.prompt
-        ids = await tokenize(process, text, special=True)
-    elif task.suffix and not template.inserts:
-        ids, text = await infill_prompt(process, job, limit)
+    elif task.suffix:
+        insertion = await template.render_insertion()
+        if insertion is None:
+            return Prompt(*await infill_prompt(process, job, limit))
+        text = insertion
     else:
-        messages = () if task.suffix else conversation(task, job.model)
-        text = await (template.render_insertion() if task.suffix else template.render(messages))
-        ids = [*task.context, *await tokenize(process, text, special=True)]
+        messages = conversation(task, job.model)
+        text = await template.render(messages)
+    ids = [*task.context, *await tokenize(process, text, special=True)]
     if not ids:
         raise InvalidRequest("the prompt is empty")
     return Prompt(ids, text, messages)

@@ -18,9 +18,6 @@ USUAL_TAGS: Final = Tags("<think>", "</think>")
 
 
 class Template(Protocol):
-    inserts: bool
-    """Whether it can render a gap to fill."""
-
     tags: Tags
     tool_tag: str
     """What a model writes in front of its tool calls."""
@@ -28,8 +25,8 @@ class Template(Protocol):
     async def render(self, messages: Sequence[ChatMessage]) -> str:
         """The prompt, images as ``[img-0]`` in front of their message. Raises ``InvalidRequest``."""
 
-    async def render_insertion(self) -> str:
-        """The prompt of a generate call with a suffix."""
+    async def render_insertion(self) -> str | None:
+        """The prompt of a generate call with a suffix; None if the template has no place for one."""
 
 
 def template_of(process: LlamaProcess, job: Job) -> Template:
@@ -54,7 +51,6 @@ def template_arguments(job: Job) -> dict[str, Any]:
 class JinjaTemplate:
     process: LlamaProcess
     job: Job
-    inserts: bool = False
     tags: Tags = USUAL_TAGS
     tool_tag: str = ""
 
@@ -63,8 +59,8 @@ class JinjaTemplate:
         prompt: str = (await self.process.ask("/apply-template", body))["prompt"]
         return prompt
 
-    async def render_insertion(self) -> str:
-        raise NotImplementedError  # ``inserts`` is False
+    async def render_insertion(self) -> str | None:
+        return None
 
 
 class GoTemplate:
@@ -74,7 +70,6 @@ class GoTemplate:
         tags = go_template.thinking_tags(template)
         self.tags = Tags(*tags) if tags else USUAL_TAGS
         self.tool_tag = go_template.tool_call_tag(template)
-        self.inserts = "suffix" in template.variables
 
     async def render(self, messages: Sequence[ChatMessage]) -> str:
         marked, tools = _with_marks(messages), self._job.task.tools
@@ -82,8 +77,10 @@ class GoTemplate:
             go_template.render_chat, self._template, messages=marked, tools=tools, think=self._think
         )
 
-    async def render_insertion(self) -> str:
+    async def render_insertion(self) -> str | None:
         task = self._job.task
+        if "suffix" not in self._template.variables:
+            return None
         return await asyncio.to_thread(
             go_template.render_insert, self._template, prompt=task.prompt, suffix=task.suffix, think=self._think
         )
