@@ -24,6 +24,9 @@ from services.registry.transfer.remote import Interrupted, Remote, chunks, retry
 
 LOCK_POLL_SECONDS: Final = 0.2
 SAVE_SECONDS: Final = 0.5
+SAVE_BYTES: Final = 1 << 23
+"""What a killed process has to fetch again, at most, beside what is on its way."""
+
 WORTHWHILE_BYTES: Final = 1 << 16
 """An attempt that brought this much was no failure, however it ended."""
 
@@ -56,7 +59,9 @@ class Download:
         self._path = store.partial_path(blob.digest)
         self._state = store.partial_path(blob.digest, STATE)
         self._parts: list[Part] = []
+        self._saving = asyncio.Lock()
         self._save_at = 0.0
+        self._saved = 0
 
     async def run(self) -> None:
         """Returns when the blob is in the store. Raises ``NotFound``, ``StorageFull``, ``ServiceError``, ``OSError``.
@@ -144,11 +149,13 @@ class Download:
         part.completed = 0
 
     async def _progressed(self) -> None:
-        self._on_progress(parts.completed(self._parts))
-        if time.monotonic() >= self._save_at:
-            self._save_at = float("inf")
-            await asyncio.to_thread(self._save)
-            self._save_at = time.monotonic() + SAVE_SECONDS
+        completed = parts.completed(self._parts)
+        self._on_progress(completed)
+        if completed - self._saved >= SAVE_BYTES or time.monotonic() >= self._save_at:
+            # Before it is done, so that no other part does it, too.
+            self._saved, self._save_at = completed, time.monotonic() + SAVE_SECONDS
+            async with self._saving:
+                await asyncio.to_thread(self._save)
 
     def _save(self) -> None:
         with full_disks_explained():
