@@ -16,6 +16,10 @@ from services.gateway.api.ollama.modelfile import modelfile, parameter_lines
 from services.gateway.api.ollama.wire import FOREVER_SECONDS, JsonAnswer, details_of, local_time
 from services.gateway.models import LONGEST_NAME, REMOTE_DETAILS, display_name, local_name
 
+USUAL_SECONDS = 5.0
+READING_A_FILE_SECONDS = 60.0
+"""A vocabulary of some hundred thousand tokens takes a busy registry many seconds."""
+
 
 async def tags(call: Call) -> Response:
     models = await call.ctx.bus.ask(ListModels())
@@ -64,7 +68,8 @@ async def show(call: Call) -> Response:
         raise InvalidModelName
     local = local_name(name, REMOTE_DETAILS)
     try:
-        model = await call.ctx.bus.ask(DescribeModel(name=local, verbose=verbose))
+        timeout = READING_A_FILE_SECONDS if verbose else USUAL_SECONDS
+        model = await call.ctx.bus.ask(DescribeModel(name=local, verbose=verbose), timeout=timeout)
     except ModelNotFound:
         raise ModelNotFound(f"model '{display_name(local)}' not found") from None
     info = model.model_info
