@@ -12,7 +12,7 @@ from services.worker.engines import EngineConfig, Engines
 from services.worker.engines.base import LoadedEngine
 from tests.fixtures.builders import a_model
 from tests.fixtures.engines import ask, chat, generate, job, load
-from tests.fixtures.scripted_gguf import write_adapter_gguf, write_scripted_gguf
+from tests.fixtures.scripted_gguf import write_adapter_gguf, write_projector_gguf, write_scripted_gguf
 from tests.fixtures.tiny_gguf import write_tiny_gguf
 
 # As Qwen3 has it, shortened.
@@ -261,21 +261,37 @@ class TestLogprobs:
         await model.close()
 
 
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+
+
+def with_image(image: str, **changes: Any) -> InferenceTask:
+    return chat(messages=(ChatMessage(role="user", content="what is it?", images=(image,)),), **changes)
+
+
+async def test_images_are_read_by_the_projector(engines: Engines, tmp_path: Path) -> None:
+    weights, projector = tmp_path / "scripted.gguf", write_projector_gguf(tmp_path / "projector.gguf")
+    write_scripted_gguf(weights, [" red", " dot"])
+    model = await load(engines, "llama_cpp", "sees", weights, projector=projector)
+    plain = await ask(model, chat("what is it?"))
+    for task in (with_image(PNG), generate("what is it?", images=(PNG,))):
+        answer = await ask(model, task)
+        assert answer.text == plain.text == " red dot"
+        assert answer.finish.prompt_tokens == plain.finish.prompt_tokens + 4, "four patches"
+        assert not model.can_resume(job(task))
+    with pytest.raises(InvalidRequest):
+        await ask(model, with_image(PNG[:40]))
+    await model.close()
+
+
 async def test_images_need_a_projector(scripted: LoadedEngine) -> None:
-    image = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
     with pytest.raises(UnsupportedByModel):
-        await ask(scripted, with_image(image))
+        await ask(scripted, with_image(PNG))
     with pytest.raises(InvalidRequest, match="invalid image input"):
         await ask(scripted, with_image("aGVsbG8="))
 
 
-def with_image(image: str) -> InferenceTask:
-    return chat(messages=(ChatMessage(role="user", content="what is it?", images=(image,)),))
-
-
 async def test_images_are_marked_in_a_rendered_prompt(scripted: LoadedEngine) -> None:
-    task = with_image("aGVsbG8=").model_copy(update={"debug_render_only": True})
-    finish = (await ask(scripted, task)).finish
+    finish = (await ask(scripted, with_image(PNG, debug_render_only=True))).finish
     assert "[img-0]what is it?" in (finish.rendered or "")
     assert finish.image_count == 1
 
