@@ -9,12 +9,10 @@ import msgspec
 from libs.common.contracts.inference import InferenceTask, OutputFormat
 from libs.common.contracts.tokens import Logprob
 from services.worker.engines.base import Finish, Piece
+from services.worker.engines.json_schema import grammar_schema
 from services.worker.engines.llama_process import LlamaProcess
 from services.worker.engines.llama_tokens import detokenize, tokenize_inside
 from services.worker.engines.openai_wire import read_logprobs
-
-# One line: where white space is free, a small model may find nothing better than one more of it, for ever.
-JSON_LAYOUT: Final = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
 FINAL_FIELDS: Final = ["stop", "stop_type", "tokens_predicted", "timings"]
 
@@ -48,8 +46,7 @@ def sampling(task: InferenceTask, budget: int, context_length: int) -> dict[str,
 
 
 def schema_of(output: OutputFormat) -> dict[str, Any]:
-    schema = output if isinstance(output, dict) else {"type": "object"}
-    return schema | {"x-guidance": JSON_LAYOUT}
+    return grammar_schema(output if isinstance(output, dict) else {"type": "object"})
 
 
 async def complete(
