@@ -113,7 +113,7 @@ class TestToolsAndThinking:
 
     async def test_thinking_comes_first(self, ask: Ask) -> None:
         parts = await ask("chat", "echo-think", QUESTION, think=True, stream=True)
-        kinds = ["thinking" if part.message.thinking else "content" for part in parts if not part.done]
+        kinds = [kind for part in parts for kind in ("thinking", "content") if part.message[kind]]
         assert kinds == sorted(kinds, reverse=True)
         assert set(kinds) == {"thinking", "content"}
 
@@ -132,6 +132,7 @@ class TestModels:
         assert shown.capabilities == ["completion"]
 
     async def test_ps_tells_what_was_just_loaded(self, ask: Ask) -> None:
+        await ask("generate", MODEL, "", keep_alive=0)  # it may be there under the name of a copy
         await ask("generate", MODEL, "", keep_alive="10m")
         assert MODEL in [model.model for model in (await ask("ps")).models]
 

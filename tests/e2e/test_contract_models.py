@@ -45,6 +45,11 @@ class TestTags:
 
 
 class TestPs:
+    @pytest.fixture(autouse=True)
+    async def unloaded(self, http: httpx.AsyncClient) -> None:
+        """It may be there under the name of a copy: weights are loaded once."""
+        await check(http, Case("", GENERATE, {"model": MODEL, "keep_alive": 0}))
+
     async def test_a_loaded_model(self, http: httpx.AsyncClient) -> None:
         await check(http, Case("", GENERATE, {"model": MODEL, "keep_alive": "10m"}))
         expected = {"model": MODEL, "size": int, "digest": HEX_64, "details": DETAILS, "expires_at": LOCAL_TIME}
