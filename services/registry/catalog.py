@@ -40,7 +40,7 @@ async def import_gguf(ctx: Context, name: str, path: Path) -> bool:
     parsed = names.parse(name)
     info = await gguf_info.read(path)
     weights = await ctx.blobs.add_file(path)
-    config = await ctx.blobs.add_bytes(layers.config(info.details, [weights], {}))
+    config = await ctx.blobs.add_bytes(layers.config_blob(info.details, [weights], layers.Config()))
     manifest = manifests.build(config, (Layer(layers.MODEL_TYPE, weights),))
     return await install(ctx, parsed, manifest.text.encode())
 

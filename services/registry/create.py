@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 from dataclasses import dataclass, field
-from typing import Any
 
 from libs.common import go_template
 from libs.common.contracts.registry import CreateModel, Progress
@@ -21,6 +20,7 @@ from services.registry.layers import (
     PROJECTOR_TYPE,
     SYSTEM_TYPE,
     TEMPLATE_TYPE,
+    Config,
 )
 from services.registry.manifests import Layer, Manifest
 from services.registry.progress import Report
@@ -34,7 +34,7 @@ class Draft:
     """The layers so far, and the statuses that are told about them at the end."""
 
     layers: list[Layer]
-    config: dict[str, Any] = field(default_factory=dict)
+    config: Config = field(default_factory=Config)
     made: set[str] = field(default_factory=set)
     """Digests that were not here before."""
 
@@ -154,10 +154,8 @@ async def _finished(ctx: Context, draft: Draft, requires: str) -> Manifest:
     projectors = [layer for layer in draft.layers if layer.media_type == PROJECTOR_TYPE]
     families = [(await catalog.facts_of(ctx, layer.blob)).details.family for layer in projectors]
     details = details.model_copy(update={"families": (*details.families, *families)})
-    kept = {key: draft.config[key] for key in layers.KEPT_OF_CONFIG if draft.config.get(key)}
-    content = layers.config(
-        details, [layer.blob for layer in draft.layers], kept | ({"requires": requires} if requires else {})
-    )
+    kept = draft.config.model_copy(update={"requires": requires or draft.config.requires})
+    content = layers.config_blob(details, [layer.blob for layer in draft.layers], kept)
     config = await _layer(ctx, draft, manifests.CONFIG_TYPE, content)
     return manifests.build(config.blob, tuple(draft.layers))
 

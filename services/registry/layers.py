@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
-from typing_extensions import TypedDict
 
 from libs.common import go_template
 from libs.common.contracts.inference import ChatMessage, ModelDetails
@@ -25,22 +24,21 @@ MESSAGES_TYPE, LICENSE_TYPE = IMAGE + "messages", IMAGE + "license"
 CAPABILITIES = ("completion", "embedding", "vision", "tools", "insert", "thinking")
 """In the order in which they are told."""
 
-KEPT_OF_CONFIG = ("renderer", "parser", "requires", "capabilities")
-"""What a model made from another one has of its config."""
-
 LARGEST_TEXT_BYTES = 4 << 20
 """Of a layer that is not weights."""
 
 T = TypeVar("T")
 
 
-class Config(TypedDict, total=False):
-    """What we read of the config blob; the rest of it is for others."""
+class Config(BaseModel):
+    """What we read of the config blob, and what a model made from another one keeps of it."""
 
-    capabilities: list[str] | None
-    requires: str | None
-    renderer: str | None
-    parser: str | None
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    renderer: str | None = None
+    parser: str | None = None
+    requires: str | None = None
+    capabilities: tuple[str, ...] | None = None
 
 
 class Contents(BaseModel):
@@ -91,8 +89,8 @@ async def read(store: BlobStore, manifest: Manifest, gguf: GgufInfo) -> Contents
         system=await read_text(store, one(manifest, SYSTEM_TYPE)) or "",
         parameters=await read_parameters(store, one(manifest, PARAMETERS_TYPE)),
         messages=await read_messages(store, manifest),
-        capabilities=tuple(config.get("capabilities") or found),
-        requires=config.get("requires") or "",
+        capabilities=config.capabilities or found,
+        requires=config.requires or "",
         parent_model=weights_of(manifest).source,
     )
 
@@ -113,9 +111,8 @@ def _capabilities_of_template(template: str) -> frozenset[str]:
         return frozenset()  # models of others are taken as they are; who asks for an answer is told
 
 
-async def read_config(store: BlobStore, manifest: Manifest) -> dict[str, Any]:
-    """Raises ``InvalidRequest`` also for values of ours that are not what they should be."""
-    return dict(await _parsed(store, manifest.config, TypeAdapter(Config).validate_json) or {})
+async def read_config(store: BlobStore, manifest: Manifest) -> Config:
+    return await _parsed(store, manifest.config, Config.model_validate_json) or Config()
 
 
 async def read_parameters(store: BlobStore, layer: Layer | None) -> dict[str, Any]:
@@ -164,8 +161,8 @@ def as_json(value: object) -> bytes:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def config(details: ModelDetails, layers: Sequence[Blob], extra: dict[str, Any]) -> bytes:
-    """Ollama's config blob."""
+def config_blob(details: ModelDetails, layers: Sequence[Blob], kept: Config) -> bytes:
+    """Ollama's config."""
     document = {
         "model_format": details.format,
         "model_family": details.family,
@@ -174,7 +171,7 @@ def config(details: ModelDetails, layers: Sequence[Blob], extra: dict[str, Any])
         "file_type": details.quantization_level,
         "context_length": details.context_length,
         "embedding_length": details.embedding_length,
-        **extra,
+        **{name: value for name, value in kept.model_dump().items() if value},
         "architecture": "amd64",
         "os": "linux",
         "rootfs": {"type": "layers", "diff_ids": [blob.digest for blob in layers]},
