@@ -189,8 +189,12 @@ async def find_blob(ctx: Context, digest: str) -> Blob:
 async def _understood(ctx: Context, manifest: Manifest) -> Content:
     await _check_blobs(ctx, manifest)
     weights = layers.weights_of(manifest).blob
-    facts = await facts_of(ctx, weights)
-    return Content(manifest, weights.digest, facts, await layers.read(ctx.blobs, manifest, facts))
+    try:
+        facts = await facts_of(ctx, weights)
+        return Content(manifest, weights.digest, facts, await layers.read(ctx.blobs, manifest, facts))
+    except FileNotFoundError:
+        # The last model that had it was deleted meanwhile.
+        raise InvalidRequest("a blob of the manifest is not there any more") from None
 
 
 async def _check_blobs(ctx: Context, manifest: Manifest) -> None:
