@@ -17,11 +17,14 @@ pytestmark = [pytest.mark.e2e, pytest.mark.real_model]
 EXAMPLES = sorted((Path(__file__).parent / "examples" / "python").glob("*.py"))
 SECONDS = 60.0
 
-ANSWERING = ("gemma4", "llama3.1:8b", "llama3.2")
-CAPABLE = ("codellama:7b-code", "gpt-oss:20b", "llama3.1", "qwen3")
-THINKING = ("deepseek-r1",)
+ALIASES = {
+    "short": ("gemma4", "llama3.1:8b", "llama3.2"),
+    "capable": ("codellama:7b-code", "gpt-oss:20b", "llama3.1", "qwen3"),
+    "thinker": ("deepseek-r1",),
+}
+SHORT = {"num_predict": 150, "temperature": 0, "repeat_penalty": 1.1}
+"""Without the penalty, a list that SmolLM2 begins has no end."""
 
-SHORT = {"num_predict": 200, "temperature": 0}
 CAPABLE_TEMPLATE = """\
 {{- if .Suffix }}{{ .Prompt }} <fill> {{ .Suffix }}
 {{- else }}
@@ -35,6 +38,8 @@ To use one, answer <tool_call>{"name": "...", "arguments": {}}</tool_call>.<|im_
 {{- end }}<|im_end|>
 {{ end }}<|im_start|>assistant
 {{ end }}"""
+THINKING_TEMPLATE = CAPABLE_TEMPLATE + "{{ if .Think }}<think>{{ end }}"
+"""SmolLM2 never begins to think by itself."""
 
 STDIN = {"chat-with-history": "Hello!\n"}
 """What is typed, for those that ask. They ask for ever, so at the end of it they end too."""
@@ -44,14 +49,17 @@ STDIN = {"chat-with-history": "Hello!\n"}
 async def aliases(suite: Suite) -> AsyncIterator[None]:
     """The names the examples use."""
     async with ollama.AsyncClient(suite.url) as client:
+        before = {model.model for model in (await client.list()).models}
         await client.create("short", from_=MODEL, parameters=SHORT)
         await client.create("capable", from_="short", template=CAPABLE_TEMPLATE)
-        made = dict.fromkeys(ANSWERING, "short") | dict.fromkeys((*CAPABLE, *THINKING), "capable")
-        for name, source in made.items():
-            await client.copy(source, name)
+        await client.create("thinker", from_="short", template=THINKING_TEMPLATE)
+        for source, names in ALIASES.items():
+            for name in names:
+                await client.copy(source, name)
         yield
-        for name in ("short", "capable", "my-assistant", *made):
-            await client.delete(name)
+        for model in (await client.list()).models:
+            if model.model is not None and model.model not in before:
+                await client.delete(model.model)
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
