@@ -7,6 +7,7 @@ row, so a row always has its file, and an import that was killed in between is c
 import asyncio
 import hashlib
 import json
+import re
 import secrets
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ LARGEST_MANIFEST_BYTES = 1 << 20
 MOST_LAYERS = 1000
 LONGEST_TEXT = 700
 """Of a media type or a name; no name of a model is longer."""
+
+_DIGEST = re.compile(rb"sha256[:-][0-9a-fA-F]{64}")
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,29 @@ async def write(data_dir: Path, name: ModelName, manifest: Manifest) -> None:
 async def remove(data_dir: Path, name: ModelName) -> None:
     """And the directories that it leaves empty. Nothing happens if there is none. Raises ``OSError``."""
     await asyncio.to_thread(_remove, path(data_dir, name))
+
+
+async def digests_in_files(data_dir: Path) -> set[str]:
+    """Every digest that a manifest in the directory names, whoever wrote it. Raises ``OSError``."""
+    return await asyncio.to_thread(_digests_in_files, data_dir / "manifests")
+
+
+def _digests_in_files(directory: Path) -> set[str]:
+    files = [path for path in directory.rglob("*") if path.is_file()]
+    return {_normalised(match) for path in files for match in _DIGEST.findall(_read(path))}
+
+
+def _read(path: Path) -> bytes:
+    """Nothing if it is gone by now."""
+    try:
+        with path.open("rb") as file:
+            return file.read(LARGEST_MANIFEST_BYTES)
+    except FileNotFoundError:
+        return b""
+
+
+def _normalised(digest: bytes) -> str:
+    return digest.decode().lower().replace("-", ":")
 
 
 def _write(path: Path, content: bytes) -> None:

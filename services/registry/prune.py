@@ -8,6 +8,7 @@ from typing import Final
 import structlog
 
 from libs.common.errors import Unavailable
+from services.registry import manifests
 from services.registry.context import Context
 from services.registry.store import blobs as store
 
@@ -50,11 +51,17 @@ async def prune_for_ever(ctx: Context) -> None:
 
 
 async def _remove(ctx: Context, digests: Sequence[str], *, older_than_seconds: float) -> list[str]:
-    """Only those that are still so old when it is their turn: an upload may want one again."""
+    """Only those that are still so old when it is their turn: an upload may want one again.
+
+    Nor those of a manifest that is no row of ours: the directory may be an Ollama's, whose models are not ours to lose.
+    """
     async with ctx.db.transaction() as tx:
         # Whoever makes a name point to one of them now waits, and then finds that it is not there.
         await store.lock_while_removing(tx)
         unneeded = await store.unneeded(tx, digests)
+        if unneeded:
+            in_files = await manifests.digests_in_files(ctx.settings.data_dir)
+            unneeded = [digest for digest in unneeded if digest not in in_files]
         until = time.time() - older_than_seconds
         removed = [digest for digest in unneeded if await ctx.blobs.remove(digest, older_than=until)]
         await store.forget(tx, removed)

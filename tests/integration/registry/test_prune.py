@@ -39,6 +39,21 @@ async def test_what_no_model_needs_goes_after_a_while(ctx: Context, tiny_gguf: P
     assert await prune(ctx) == []
 
 
+async def test_models_that_an_ollama_keeps_in_the_directory_stay(ctx: Context, bus: Bus, tiny_gguf: Path) -> None:
+    """OLLAMA_MODELS may point to a directory in use; its manifests are no rows of ours."""
+    theirs = await old_blob(ctx, b"weights of another")
+    manifest = ctx.settings.data_dir / "manifests/registry.ollama.ai/library/theirs/latest"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text(f'{{"layers":[{{"mediaType":"x","digest":"{theirs}","size":18}}]}}')
+    assert await prune(ctx) == []
+    await catalog.import_gguf(ctx, "tiny", tiny_gguf)
+    (shared, *_) = [layer.blob.digest for layer in (await catalog.find_manifest(ctx, "tiny")).layers]
+    manifest.write_text(manifest.read_text() + shared)
+    await bus.ask(DeleteModel(name="tiny"))
+    assert ctx.blobs.path(shared).is_file()
+    assert ctx.blobs.path(theirs).is_file()
+
+
 async def test_what_somebody_is_about_to_use_stays(ctx: Context) -> None:
     digest = await old_blob(ctx, b"uploaded long ago")
     assert await ctx.blobs.renew(digest)
