@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Literal
 
 import httpx
 import redis.asyncio as redis
@@ -22,6 +23,8 @@ from services.worker.loaded_models import Limits, LoadedModels
 from services.worker.replicas import Replicas, Reporter
 from services.worker.settings import Settings
 
+Stage = Literal["opening", "producing", "ending"]
+
 
 @dataclass
 class Running:
@@ -30,8 +33,8 @@ class Running:
     epoch: int
     runner: str
     job: "asyncio.Task[None]"
-    ending: bool = False
-    """Its answer is complete, or given up; only the end has to be written."""
+    stage: Stage = "opening"
+    """``opening``: its log; ``ending``: the answer is complete, or given up, and only the end has to be written."""
 
 
 @dataclass(frozen=True)

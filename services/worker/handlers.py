@@ -3,7 +3,7 @@
 from libs.common.bus.base import Ack, Delivery, Handlers
 from libs.common.contracts.gateway import HeartbeatRequested, InferenceCancelled, ModelUnloadRequested
 from libs.common.contracts.registry import ModelChanged, ReplicasRequested
-from libs.common.contracts.worker import RunInference
+from libs.common.contracts.worker import KeepAliveChanged, RunInference
 from services.worker import heartbeat, inference
 from services.worker.context import Context
 
@@ -25,8 +25,14 @@ async def inference_cancelled(event: InferenceCancelled, ctx: Context) -> None:
 
 @handlers.on(ModelUnloadRequested, every_replica=True)
 async def unload(event: ModelUnloadRequested, ctx: Context) -> None:
-    await ctx.models.unload(event.runner)
+    ctx.models.keep(event.runner, 0)
     heartbeat.answer(ctx, event.mark)
+
+
+@handlers.on(KeepAliveChanged, every_replica=True)
+async def keep_alive_changed(event: KeepAliveChanged, ctx: Context) -> None:
+    if event.worker_id != ctx.instance:
+        ctx.models.keep(event.runner, event.seconds)
 
 
 @handlers.on(HeartbeatRequested, every_replica=True)

@@ -39,7 +39,7 @@ def compose(ctx: Context) -> WorkerHeartbeat:
         running=tuple(
             RunningRequest(request_id=request_id, epoch=running.epoch, runner=running.runner)
             for request_id, running in ctx.running.items()
-            if not running.ending
+            if running.stage != "ending"
         ),
         virtual_models=ctx.engines.virtual_models,
         marks=tuple(ctx.marks),

@@ -2,9 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
@@ -14,7 +13,7 @@ from libs.common.bus.base import Delivery
 from libs.common.contracts.inference import InferenceTask
 from libs.common.contracts.scheduler import RequestInference
 from libs.common.contracts.tokens import Frame, StreamEnd, StreamError, Usage
-from libs.common.contracts.worker import InferenceFinished, RunInference
+from libs.common.contracts.worker import KeepAliveChanged, RunInference
 from libs.common.errors import (
     DeadlineExceeded,
     EngineFailed,
@@ -28,7 +27,8 @@ from libs.common.errors import (
 from libs.common.telemetry import Attributes, internal_span, mark_failed
 from libs.common.token_log.store import task_key
 from libs.common.token_log.writer import Ended, Fenced, RequestLog
-from services.worker.context import Context, Running
+from services.worker.attempt import Attempt, announce, attempts
+from services.worker.context import Context, Running, Stage
 from services.worker.engines.base import Finish, Job, LoadedEngine
 from services.worker.replay import Replay
 
@@ -36,25 +36,9 @@ log = structlog.get_logger(__name__)
 
 _running = Gauge("worker_requests_running", "Requests this worker runs")
 _tokens = Counter("worker_tokens_total", "Tokens by direction", ["direction"])
-_attempts = Counter("worker_attempts_total", "Attempts by outcome", ["outcome"])
 _load_seconds = Histogram(
     "worker_model_wait_seconds", "Waiting for the model of a request", buckets=(0.001, 0.01, 0.1, 1, 5, 30, 120)
 )
-
-
-@dataclass
-class Attempt:
-    """What becomes known of one grant while it runs."""
-
-    run: RunInference
-    history: Sequence[Frame] = ()
-    first_token_at: float | None = None
-    load_ns: int = 0
-    end: StreamEnd = field(default_factory=StreamEnd)
-
-    @property
-    def request(self) -> RequestInference:
-        return self.run.request
 
 
 class GaveBack(Exception):
@@ -68,9 +52,8 @@ async def take(ctx: Context, run: RunInference, delivery: Delivery) -> None:
     if running is None or running.epoch < run.epoch:
         if running is not None:
             running.job.cancel()  # an earlier attempt of ours that has been overtaken
-        running = Running(
-            run.epoch, run.request.model.runner, asyncio.create_task(_run(ctx, run), name=f"run {request_id}")
-        )
+        job = asyncio.create_task(_run(ctx, run), name=f"run {request_id}")
+        running = Running(run.epoch, run.request.model.runner, job)
         ctx.running[request_id] = running
         _running.set(len(ctx.running))
     await _settle(ctx, run, running, delivery)
@@ -97,9 +80,9 @@ async def _settle(ctx: Context, run: RunInference, running: Running, delivery: D
 
 
 def cancel(ctx: Context, request_id: str) -> None:
-    """Nobody waits for it: stop generating and free the slot."""
+    """Nobody waits for it: stop generating and free the slot. A request that only begins looks for itself."""
     ctx.cancelled[request_id] = None
-    if (running := ctx.running.get(request_id)) is not None and not running.ending:
+    if (running := ctx.running.get(request_id)) is not None and running.stage == "producing":
         running.job.cancel()
 
 
@@ -108,20 +91,21 @@ async def _run(ctx: Context, run: RunInference) -> None:
     request_log, attempt.history = await _open_log(ctx, run)
     attributes: Attributes = {"ollamamax.request_id": run.request.request_id, "ollamamax.epoch": run.epoch}
     with internal_span("worker.inference", attributes) as span:
+        _enter(ctx, run, "producing")
         error = await _attempt(ctx, attempt, request_log)
-        _begin_to_end(ctx, run.request.request_id)
+        _enter(ctx, run, "ending")
         if error is not None:
             mark_failed(span, error.code)
             attempt.end = StreamEnd("error", attempt.end.usage, StreamError(error.code, error.message))
         await request_log.finish(attempt.end)
-    await _announce(ctx, attempt, error)
+    await announce(ctx, attempt, error)
 
 
-def _begin_to_end(ctx: Context, request_id: str) -> None:
-    """From here on a cancel comes too late: the end is written and announced."""
-    running = ctx.running.get(request_id)
-    if running is not None and running.job is asyncio.current_task():
-        running.ending = True
+def _enter(ctx: Context, run: RunInference, stage: Stage) -> None:
+    """A cancel ends what is produced. Before, there is no log yet to end; after, the end is written and announced."""
+    running = ctx.running.get(run.request.request_id)
+    if running is not None and running.epoch == run.epoch:
+        running.stage = stage
 
 
 async def _attempt(ctx: Context, attempt: Attempt, request_log: RequestLog) -> ServiceError | None:
@@ -143,7 +127,7 @@ async def _attempt(ctx: Context, attempt: Attempt, request_log: RequestLog) -> S
         return error
     except EngineFailed as error:
         log.warning("engine failed, giving back", request_id=request.request_id, error=error.message)
-        _attempts.labels("gave_back").inc()
+        attempts.labels("gave_back").inc()
         raise GaveBack from error
     except ServiceError as error:
         return error
@@ -187,15 +171,25 @@ async def _produce(ctx: Context, attempt: Attempt, request_log: RequestLog) -> S
     began = time.perf_counter_ns()
     async with AsyncExitStack() as stack:
         with internal_span("worker.load"):
-            use = ctx.models.use(request.model, task.options.num_ctx, task.keep_alive_seconds)
-            loaded = await stack.enter_async_context(use)
+            loaded = await stack.enter_async_context(ctx.models.use(request.model, task.options.num_ctx))
         attempt.load_ns = time.perf_counter_ns() - began
         _load_seconds.observe(attempt.load_ns / 1e9)
+        seconds = task.keep_alive_seconds
+        if seconds is not None and ctx.models.keep(request.model.runner, seconds):
+            # Not on the way to the first token, but before the end of the answer.
+            stack.push_async_callback(_tell_other_workers, ctx, request.model.runner, seconds)
         if task.kind == "load":
             return StreamEnd("load", Usage(load_ns=attempt.load_ns))
         if task.kind == "embed":
             return await _embed(loaded, task, attempt)
         return await _generate(loaded, task, attempt, request_log)
+
+
+async def _tell_other_workers(ctx: Context, runner: str, keep_alive_seconds: float) -> None:
+    try:
+        await ctx.bus.publish(KeepAliveChanged(worker_id=ctx.instance, runner=runner, seconds=keep_alive_seconds))
+    except Unavailable as error:
+        log.warning("other workers were not told how long to keep a model", runner=runner, error=error.message)
 
 
 async def _embed(loaded: LoadedEngine, task: InferenceTask, attempt: Attempt) -> StreamEnd:
@@ -250,51 +244,3 @@ def _usage(finish: Finish, attempt: Attempt, earlier_tokens: int) -> Usage:
         finish.prompt_ns,
         finish.completion_ns,
     )
-
-
-def _outcome(error: ServiceError | None) -> str:
-    if error is None:
-        return "done"
-    return "cancelled" if isinstance(error, RequestCancelled) else "failed"
-
-
-async def _announce(ctx: Context, attempt: Attempt, error: ServiceError | None) -> None:
-    request, usage, outcome = attempt.request, attempt.end.usage, _outcome(error)
-    _attempts.labels(outcome).inc()
-    if request.task_json is None:
-        await _delete_task(ctx, request.request_id)
-    event = InferenceFinished.model_validate(
-        {
-            **request.model_dump(include={"request_id", "organization_id", "user_id", "key_id", "kind", "accepted_at"}),
-            "epoch": attempt.run.epoch,
-            "worker_id": ctx.instance,
-            "model": request.model.name,
-            "outcome": outcome,
-            "done_reason": attempt.end.done_reason,
-            "error_code": error.code if error else None,
-            "prompt_tokens": usage.prompt_tokens,
-            "completion_tokens": usage.completion_tokens,
-            "granted_at": attempt.run.granted_at,
-            "first_token_at": attempt.first_token_at,
-            "finished_at": time.time(),
-        }
-    )
-    await _publish_until_taken(ctx, event)
-
-
-async def _delete_task(ctx: Context, request_id: str) -> None:
-    try:
-        await ctx.redis.delete(task_key(request_id))
-    except RedisError as error:
-        log.warning("could not delete a finished task; it expires", request_id=request_id, error=str(error))
-
-
-async def _publish_until_taken(ctx: Context, event: InferenceFinished) -> None:
-    """The answer is complete; only the books wait. While the broker restarts, so do we."""
-    while True:
-        try:
-            await ctx.bus.publish(event)
-            return
-        except Unavailable:
-            log.warning("waiting for the broker to take the end of a request", request_id=event.request_id)
-            await asyncio.sleep(0.5)

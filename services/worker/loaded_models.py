@@ -84,24 +84,21 @@ class LoadedModels:
 
         self._too_long: TTLCache[str, int] = TTLCache(maxsize=1000, ttl=TOO_LONG_SECONDS, timer=clock)
         self._loads: SingleFlight[str, None] = SingleFlight(on_done=self._notify)
-        self._unwanted: set[str] = set()
-        """Runners that were told to leave while they were still being loaded."""
+        self._kept: dict[str, float] = {}
+        """How long to keep runners of which that was said while they were still being loaded, in seconds."""
 
         self._closings: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
 
     @asynccontextmanager
-    async def use(self, model: ModelRef, num_ctx: int, keep_alive_seconds: float | None) -> AsyncIterator[LoadedEngine]:
+    async def use(self, model: ModelRef, num_ctx: int) -> AsyncIterator[LoadedEngine]:
         """A slot of the model, loaded first if it must be. Waits while all its slots, or all places, are taken.
 
         Waits also, with everybody else who comes, for those who run while it has to be loaded with a longer context.
-        ``num_ctx`` 0: the default. ``keep_alive_seconds`` None leaves it as it is; the last writer wins.
-        Raises ``ModelLoadFailed``, and ``Unavailable`` if the registry cannot be asked.
+        ``num_ctx`` 0: the default. Raises ``ModelLoadFailed``, and ``Unavailable`` if the registry cannot be asked.
         """
         entry = await self._acquire(model, self._limits.context.length(model, num_ctx))
         entry.running += 1
-        if keep_alive_seconds is not None:
-            entry.keep_alive_seconds = keep_alive_seconds
         self._notify()
         try:
             yield entry.engine
@@ -181,10 +178,9 @@ class LoadedModels:
             self._too_long[model.runner] = context_length
             raise
         finally:
-            unwanted = model.runner in self._unwanted
-            self._unwanted.discard(model.runner)
-        if unwanted:
-            keep_alive_seconds = 0
+            keep_alive_seconds = self._kept.pop(model.runner, keep_alive_seconds)
+        if context_length >= self._too_long.get(model.runner, context_length + 1):
+            del self._too_long[model.runner]  # it was something else that failed
         now = self._clock()
         self._entries[model.runner] = _Entry(model, engine, context_length, keep_alive_seconds, idle_since=now)
         self._on_change()
@@ -232,13 +228,20 @@ class LoadedModels:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def unload(self, runner: str) -> None:
-        """Drop it as soon as it is idle; a model that is not in memory, nor on its way there, is left alone."""
+    def keep(self, runner: str, seconds: float) -> bool:
+        """How long it stays when it is idle: 0 not at all, negative for ever. The last writer wins.
+
+        False if that is nothing new; a model that is not in memory, nor on its way there, is left alone.
+        """
         if runner in self._loads:
-            self._unwanted.add(runner)
-        if (entry := self._entries.get(runner)) is not None:
-            entry.keep_alive_seconds = 0
-            self.expire()
+            self._kept[runner] = seconds
+        entry = self._entries.get(runner)
+        if entry is None or entry.keep_alive_seconds == seconds:
+            return False
+        entry.keep_alive_seconds = seconds
+        self.expire()
+        self._notify()
+        return True
 
     def expire(self) -> None:
         """Drop what died, and what has been idle for longer than it is kept alive."""

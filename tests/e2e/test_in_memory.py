@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tests.e2e.contract import MODEL
-from tests.fixtures.suite import Suite, free_port
+from tests.fixtures.suite import Suite, eventually, free_port
 
 pytestmark = pytest.mark.e2e
 
@@ -63,20 +63,31 @@ async def attempts(suite: Suite) -> dict[str, float]:
     return {name: await suite.metric(name, "worker_attempts_total") for name in names}
 
 
-async def test_unloading_reaches_every_worker(suite: Suite, http: httpx.AsyncClient) -> None:
+async def load_everywhere(suite: Suite, http: httpx.AsyncClient, model: str) -> None:
     before = await attempts(suite)
     options = {"num_predict": 60}
-    await asyncio.gather(*(generate(http, "echo-92", prompt="a", options=options) for _ in range(SLOTS_PER_MODEL + 1)))
+    await asyncio.gather(*(generate(http, model, prompt="a", options=options) for _ in range(SLOTS_PER_MODEL + 1)))
     after = await attempts(suite)
     assert all(after[name] > before[name] for name in before), "more than one worker has slots for, so all have it"
+
+
+async def test_unloading_reaches_every_worker(suite: Suite, http: httpx.AsyncClient) -> None:
+    await load_everywhere(suite, http, "echo-92")
     await generate(http, "echo-92", keep_alive=0)
     assert "echo-92" not in await in_memory(http)
 
 
-async def test_a_prompt_with_keep_alive_zero_unloads_afterwards(http: httpx.AsyncClient) -> None:
+async def test_a_prompt_with_keep_alive_zero_unloads_afterwards_on_every_worker(
+    suite: Suite, http: httpx.AsyncClient
+) -> None:
+    await load_everywhere(suite, http, "echo-93")
     answer = await generate(http, "echo-93", prompt="a", keep_alive=0, options={"num_predict": 2})
     assert answer["response"] == "w0 w1"
-    assert "echo-93" not in await in_memory(http)
+
+    async def is_gone() -> bool:
+        return "echo-93" not in await in_memory(http)
+
+    await eventually(is_gone, "the other worker has heard of it")
 
 
 async def test_the_last_keep_alive_wins(http: httpx.AsyncClient) -> None:

@@ -67,6 +67,14 @@ class VirtualModel(Value):
     context_length: int = 0
 
 
+class KeepAliveChanged(Event):
+    """A request said how long its model stays in memory: every worker that has it in memory does the same."""
+
+    worker_id: str = Field(description="who has done so already")
+    runner: str = Field(description="``ModelRef.runner``")
+    seconds: float = Field(description="after it was last used; negative: for ever")
+
+
 class WorkerHeartbeat(Event):
     """Every second, and at once when something changes."""
 

@@ -93,7 +93,9 @@ class World:
         self.changes += 1
 
     async def touch(self, name: str, num_ctx: int = 0, keep_alive: float | None = None) -> LoadedEngine:
-        async with self.models.use(a_named(name), num_ctx, keep_alive) as loaded:
+        async with self.models.use(a_named(name), num_ctx) as loaded:
+            if keep_alive is not None:
+                self.models.keep(f"weights-of-{name}", keep_alive)
             return loaded
 
     def contexts(self) -> list[int]:
@@ -146,8 +148,8 @@ async def test_a_cancelled_waiter_does_not_stop_the_load_of_the_others(world: Wo
 
 async def test_slots_are_waited_for(world: World) -> None:
     async with AsyncExitStack() as stack:
-        first = await stack.enter_async_context(world.models.use(a_named("a"), 0, None))
-        async with world.models.use(a_named("a"), 0, None):
+        first = await stack.enter_async_context(world.models.use(a_named("a"), 0))
+        async with world.models.use(a_named("a"), 0):
             third = asyncio.create_task(world.touch("a"))
             await until_blocked()
             assert not third.done()
@@ -165,8 +167,8 @@ async def test_the_model_idle_longest_makes_room(world: World) -> None:
 
 async def test_a_model_in_use_is_not_evicted(world: World) -> None:
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(world.models.use(a_named("a"), 0, None))
-        async with world.models.use(a_named("b"), 0, None):
+        await stack.enter_async_context(world.models.use(a_named("a"), 0))
+        async with world.models.use(a_named("b"), 0):
             waiting = asyncio.create_task(world.touch("c"))
             await until_blocked()
             assert world.resident() == ["a", "b"]
@@ -197,7 +199,8 @@ async def test_an_idle_model_expires(world: World) -> None:
 
 
 async def test_a_running_model_does_not_expire(world: World) -> None:
-    async with world.models.use(a_named("a"), 0, 1):
+    async with world.models.use(a_named("a"), 0):
+        world.models.keep("weights-of-a", 1)
         world.now += 1000
         world.models.expire()
         assert world.resident() == ["a"]
@@ -216,18 +219,27 @@ async def test_the_last_keep_alive_wins(world: World) -> None:
 
 
 async def test_unload_waits_until_it_is_idle(world: World) -> None:
-    async with world.models.use(a_named("a"), 0, -1):
-        await world.models.unload("weights-of-a")
+    async with world.models.use(a_named("a"), 0):
+        assert world.models.keep("weights-of-a", 0)
+        assert not world.models.keep("weights-of-a", 0), "nothing new"
         assert world.resident() == ["a"]
     assert world.resident() == []
-    await world.models.unload("unknown")
+    assert not world.models.keep("unknown", 0)
+
+
+async def test_what_another_worker_was_told_counts_for_an_idle_model_too(world: World) -> None:
+    await world.touch("a")
+    assert world.models.keep("weights-of-a", -1)
+    assert world.models.snapshot()[0].expires_at is None
+    assert world.models.keep("weights-of-a", 0)
+    assert world.resident() == []
 
 
 async def test_a_model_unloaded_while_it_is_loaded_leaves_after_its_use(world: World) -> None:
     world.engine.may_load.clear()
     loading = asyncio.create_task(world.touch("a"))
     await until_blocked()
-    await world.models.unload("weights-of-a")
+    world.models.keep("weights-of-a", 0)
     world.engine.may_load.set()
     await loading
     assert (world.engine.names(), world.resident()) == (["a"], [])
@@ -258,7 +270,7 @@ def test_a_model_only_grows_and_does_so_a_few_times(wishes: list[int], trained: 
     async def loads() -> list[int]:
         world = World()
         for num_ctx in wishes:
-            async with world.models.use(a_named("a", context_length=trained), num_ctx, None) as loaded:
+            async with world.models.use(a_named("a", context_length=trained), num_ctx) as loaded:
                 assert loaded.context_length >= min(num_ctx, 1000, trained or 1000)
         return world.contexts()
 
@@ -268,7 +280,8 @@ def test_a_model_only_grows_and_does_so_a_few_times(wishes: list[int], trained: 
 
 
 async def test_a_longer_context_waits_for_those_who_run_and_no_one_overtakes(world: World) -> None:
-    async with world.models.use(a_named("a"), 0, -1):
+    async with world.models.use(a_named("a"), 0):
+        world.models.keep("weights-of-a", -1)
         longer, short, longest = (asyncio.create_task(world.touch("a", num_ctx)) for num_ctx in (200, 0, 400))
         await until_blocked()
         assert world.contexts() == [100], "a free slot is not taken while a longer context is waited for"
@@ -278,7 +291,7 @@ async def test_a_longer_context_waits_for_those_who_run_and_no_one_overtakes(wor
 
 
 async def test_who_gives_up_waiting_for_a_longer_context_holds_up_nobody(world: World) -> None:
-    async with world.models.use(a_named("a"), 0, None):
+    async with world.models.use(a_named("a"), 0):
         longer, short = asyncio.create_task(world.touch("a", 500)), asyncio.create_task(world.touch("a"))
         await until_blocked()
         longer.cancel()
@@ -299,16 +312,25 @@ async def test_a_context_too_long_to_load_costs_others_one_reload(world: World) 
     assert (await world.touch("a", 500)).context_length == 512
 
 
+async def test_a_failure_that_passed_says_nothing_of_longer_contexts(world: World) -> None:
+    world.engine.failing = True
+    with pytest.raises(ModelLoadFailed, match="no memory"):
+        await world.touch("a")
+    world.engine.failing = False
+    await world.touch("a")
+    assert (await world.touch("a", 500)).context_length == 512
+
+
 async def test_names_with_the_same_weights_share_a_load(world: World) -> None:
     first, second = a_named("a"), a_named("b", weights="weights-of-a")
-    async with world.models.use(first, 0, None) as one, world.models.use(second, 0, None) as two:
+    async with world.models.use(first, 0) as one, world.models.use(second, 0) as two:
         assert one is two
     assert world.resident() == ["a"]
 
 
 async def test_every_file_of_a_model_is_fetched(world: World) -> None:
     model = a_named("a", projector="p", adapters=("x", "y"))
-    async with world.models.use(model, 0, None):
+    async with world.models.use(model, 0):
         spec = world.engine.loaded[0].spec
     assert (spec.weights, spec.projector, spec.adapters) == (Path("weights-of-a"), Path("p"), (Path("x"), Path("y")))
 
@@ -316,7 +338,7 @@ async def test_every_file_of_a_model_is_fetched(world: World) -> None:
 async def test_an_engine_that_is_not_offered(world: World) -> None:
     model: ModelRef = a_named("a", engine="llama_cpp")
     with pytest.raises(ModelLoadFailed, match="llama_cpp"):
-        async with world.models.use(model, 0, None):
+        async with world.models.use(model, 0):
             pass
 
 
