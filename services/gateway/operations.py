@@ -1,10 +1,13 @@
 """Pulls, pushes and creates: started as commands, followed by what the registry reports of them."""
 
 import asyncio
+import math
+import time
 from collections.abc import AsyncIterator
 from typing import Final
 
 import structlog
+from cachetools import LRUCache
 
 from libs.common.bus.base import Bus
 from libs.common.contracts.gateway import OperationCancelled
@@ -14,8 +17,13 @@ from libs.common.tasks import Tasks
 
 log = structlog.get_logger(__name__)
 
+SHUTTING_DOWN: Final = "the server is shutting down; ask again to go on"
+
 MOST_WAITING: Final = 4096
 """Lines kept for a client that reads slowly; more than any operation has layers and steps."""
+
+CANCEL_AGAIN_SECONDS: Final = 1.0
+CANCELS_KEPT: Final = 10_000
 
 Command = PullModel | PushModel | CreateModel
 
@@ -78,12 +86,18 @@ class Operations:
         self._tasks = tasks
         self._silence_seconds = silence_seconds
         self._followed: dict[str, Operation] = {}
+        self._cancelled: LRUCache[str, float] = LRUCache(CANCELS_KEPT)
+        """When the cancel was last sent. It is lost where no registry listens at that moment."""
+
+        self._stopped = False
 
     def __len__(self) -> int:
         return len(self._followed)
 
     async def start(self, command: Command) -> Operation:
         """Followed first, then sent, so that no report is missed. Raises ``Unavailable``."""
+        if self._stopped:
+            raise Unavailable(SHUTTING_DOWN)
         operation = Operation(self, command.operation_id, self._silence_seconds)
         self._followed[command.operation_id] = operation
         try:
@@ -98,20 +112,29 @@ class Operations:
         operation = self._followed.get(report.operation_id)
         if operation is not None:
             operation.hear(report)
+        elif report.finished:
+            self._cancelled.pop(report.operation_id, None)
+        elif time.monotonic() - self._cancelled.get(report.operation_id, math.inf) >= CANCEL_AGAIN_SECONDS:
+            self._cancel(report.operation_id)
 
     def stop_following(self) -> None:
         """We hear nothing any more. The work goes on, so whoever asks for it again finds it begun or done."""
-        error = Unavailable("the server is shutting down; ask again to go on")
+        self._stopped = True
+        error = Unavailable(SHUTTING_DOWN)
         failure = Failure(code=error.code, message=error.message)
         for operation in self._followed.values():
             operation.hear(OperationReported(operation_id=operation.operation_id, finished=True, error=failure))
 
     def forget(self, operation_id: str, *, cancel: bool) -> None:
         if self._followed.pop(operation_id, None) is not None and cancel:
-            # In a task of the process: the task of a client that went away is itself being cancelled.
-            self._tasks.start(self._cancel(operation_id), "cancel an operation")
+            self._cancel(operation_id)
 
-    async def _cancel(self, operation_id: str) -> None:
+    def _cancel(self, operation_id: str) -> None:
+        self._cancelled[operation_id] = time.monotonic()
+        # In a task of the process: the task of a client that went away is itself being cancelled.
+        self._tasks.start(self._publish_cancel(operation_id), "cancel an operation")
+
+    async def _publish_cancel(self, operation_id: str) -> None:
         try:
             await self._bus.publish(OperationCancelled(operation_id=operation_id))
         except Unavailable as error:

@@ -20,9 +20,9 @@ async def start(settings: Settings, runtime: Runtime) -> AsyncIterator[Context]:
         yield ctx
 
 
-async def drain(ctx: Context, _seconds: float) -> None:
+async def drain(ctx: Context, seconds: float) -> None:
     """A pull may take hours: the next registry goes on with it."""
-    await ctx.operations.hand_over()
+    await ctx.operations.hand_over(seconds)
 
 
 service = Service(

@@ -14,7 +14,7 @@ import structlog
 from cachetools import TTLCache
 
 from libs.common.bus.base import Bus, Delivery
-from libs.common.contracts.registry import CreateModel, Failure, OperationReported, PullModel, PushModel
+from libs.common.contracts.registry import CreateModel, Failure, PullModel, PushModel
 from libs.common.errors import Overloaded, RequestCancelled, ServiceError
 from libs.common.tasks import Tasks
 from services.registry.progress import Report, Reports
@@ -42,8 +42,10 @@ class Operation:
 
     reports: Reports
     task: "asyncio.Task[None] | None" = None
+    working: bool = False
+    """Its task may be interrupted: not before its first step, which would be its last, nor while its end is told."""
+
     cancelled: bool = False
-    ended: bool = False
 
 
 @dataclass
@@ -57,64 +59,71 @@ class Operations:
         self._bus = bus
         self._tasks = tasks
         self._lanes = {kind: Lane(asyncio.Semaphore(slots)) for kind, slots in RUNNING_AT_ONCE.items()}
-        self._cancelled: TTLCache[str, None] = TTLCache(maxsize=10_000, ttl=600)
-        """Cancels may overtake their command, and a command may come back after its cancel."""
+        self._over: TTLCache[str, None] = TTLCache(maxsize=10_000, ttl=600)
+        """Ended or cancelled: a command may come back after that, and cancels may overtake their command."""
 
     def __len__(self) -> int:
         return sum(len(lane.held) for lane in self._lanes.values())
 
     async def accept(self, command: Kind, delivery: Delivery, work: Work) -> None:
-        """Returns soon; the delivery is acknowledged when the end of the work is told.
-
-        Raises ``Unavailable``, for what is refused.
-        """
+        """Returns soon; the delivery is acknowledged when the end of the work is told."""
         lane = self._lanes[type(command)]
         if (running := lane.held.get(command.operation_id)) is not None:
             running.deliveries.append(delivery)
-        elif command.operation_id in self._cancelled:
-            await self._refuse(command.operation_id, delivery, RequestCancelled())
-        elif len(lane.held) >= MOST_HELD:
-            await self._refuse(command.operation_id, delivery, Overloaded())
+        elif command.operation_id in self._over:
+            await delivery.ack()
         else:
-            reports = Reports(self._bus, command.operation_id)
-            operation = Operation(command.operation_id, [delivery], reports)
-            lane.held[operation.id] = operation
-            operation.task = self._tasks.start(self._run(lane, operation, work), name=f"operation {operation.id}")
+            operation = Operation(command.operation_id, [delivery], Reports(self._bus, command.operation_id))
+            if len(lane.held) >= MOST_HELD:
+                await self._refuse(operation)
+            else:
+                lane.held[operation.id] = operation
+                operation.task = self._tasks.start(self._run(lane, operation, work), name=f"operation {operation.id}")
 
     def cancel(self, operation_id: str) -> None:
-        """Nobody waits for it any more. Nothing happens if its end is told already."""
-        self._cancelled[operation_id] = None
+        """Nobody waits for it any more. Nothing happens if that was said before, or if its end is being told."""
+        self._over[operation_id] = None
         for lane in self._lanes.values():
             operation = lane.held.get(operation_id)
-            if operation is not None and operation.task is not None and not operation.ended:
+            if operation is not None and not operation.cancelled:
                 operation.cancelled = True
-                operation.task.cancel()
+                if operation.working and operation.task is not None:
+                    operation.task.cancel()
 
-    async def hand_over(self) -> None:
-        """Let go of everything without an end: whoever gets the commands next goes on."""
+    async def hand_over(self, seconds: float) -> None:
+        """Let go of everything without an end: whoever gets the commands next goes on. Takes no longer than this."""
         tasks = [held.task for lane in self._lanes.values() for held in lane.held.values() if held.task is not None]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks:
+            await asyncio.wait(tasks, timeout=seconds)
 
-    async def _refuse(self, operation_id: str, delivery: Delivery, error: ServiceError) -> None:
-        await self._bus.publish(OperationReported(operation_id=operation_id, finished=True, error=_failure(error)))
-        await delivery.ack()
+    async def _refuse(self, operation: Operation) -> None:
+        operation.reports.finish(_failure(Overloaded()))
+        await operation.reports.send_all()
+        await self._settle(operation)
 
     async def _run(self, lane: Lane, operation: Operation, work: Work) -> None:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(operation.reports.send_all())
                 error = await self._outcome(lane, operation, work)
-                operation.ended = True
                 operation.reports.finish(None if error is None else _failure(error))
         finally:
             del lane.held[operation.id]
+        await self._settle(operation)
+
+    async def _settle(self, operation: Operation) -> None:
+        """Its end is told: it must not begin again."""
+        self._over[operation.id] = None
         for delivery in operation.deliveries:
             await delivery.ack()
         self._tasks.start(operation.reports.tell_end_again(), name=f"end of operation {operation.id}")
 
     async def _outcome(self, lane: Lane, operation: Operation, work: Work) -> ServiceError | None:
+        if operation.cancelled:
+            return RequestCancelled()
+        operation.working = True
         try:
             async with lane.slots:
                 await work(operation.reports)
@@ -133,6 +142,8 @@ class Operations:
         except Exception:  # the edge: whatever befell one operation, the others go on
             log.exception("an operation crashed", operation=operation.id)
             return ServiceError()
+        finally:
+            operation.working = False
         return None
 
 

@@ -210,7 +210,7 @@ async def test_another_registry_goes_on_when_one_dies(
     async with running_registry(ctx.settings, ctx.db, broker, "r2"):
         assert isinstance(ctx.bus, MemoryBus)
         ctx.bus.disconnect()
-        await ctx.operations.hand_over()
+        await ctx.operations.hand_over(5)
         await eventually(lambda: gateway.ended(operation), seconds=30)
         assert gateway.heard[operation][-1].error is None
         assert (await gateway.bus.ask(ResolveModel(name=name))).name == name

@@ -8,6 +8,7 @@ import pytest
 from libs.common.contracts.gateway import OperationCancelled
 from libs.common.contracts.registry import Failure, OperationReported, Progress, PullModel
 from libs.common.errors import DeadlineExceeded, ModelNotFound, Unavailable
+from services.gateway import operations as module
 from services.gateway.operations import MOST_WAITING, Operation, Operations
 from tests.fixtures.gateway import Gateway, a_gateway
 
@@ -134,3 +135,33 @@ async def test_a_command_that_may_have_been_sent_is_cancelled(gateway: Gateway, 
     with pytest.raises(Unavailable):
         await operations.start(COMMAND)
     assert (await cancelled(gateway), len(operations)) == (["o1"], 0)
+
+
+async def test_a_cancel_that_was_lost_is_sent_again(
+    gateway: Gateway, operations: Operations, operation: Operation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No registry listened when the client went away; the one that comes tells how far it is."""
+    await operation.aclose()
+    operations.hear(report("pulling manifest"))
+    assert await cancelled(gateway) == ["o1"], "the report may have been on its way already"
+    monkeypatch.setattr(module, "CANCEL_AGAIN_SECONDS", 0)
+    operations.hear(report(layer(1)))
+    assert await cancelled(gateway) == ["o1", "o1"]
+    operations.hear(report(finished=True))
+    operations.hear(report(layer(2)))
+    assert await cancelled(gateway) == ["o1", "o1"]
+
+
+async def test_what_others_follow_is_not_cancelled(
+    gateway: Gateway, operations: Operations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CANCEL_AGAIN_SECONDS", 0)
+    operations.hear(report("pulling manifest"))
+    assert await cancelled(gateway) == []
+
+
+async def test_a_gateway_that_drains_begins_nothing(gateway: Gateway, operations: Operations) -> None:
+    operations.stop_following()
+    with pytest.raises(Unavailable, match="shutting down"):
+        await operations.start(COMMAND)
+    assert len(operations) == 0
