@@ -27,17 +27,15 @@ from libs.common.go_template.nodes import (
     Variable,
     position,
 )
-from libs.common.go_template.values import Unusable, field, is_list, items, printed, truth
+from libs.common.go_template.values import MAX_TEXT, Unusable, field, is_list, items, printed, truth
 
 MAX_STEPS = 3_000_000
 """Nodes and expressions evaluated; long texts and lists that functions make count as more. Some seconds of one core."""
-MAX_OUTPUT = 8 * 1024 * 1024
-"""Characters, of the output and of any text on the way."""
 MAX_DEPTH = 60
 """Bodies entered within each other, so that templates which include themselves end."""
 
-_CHARACTERS_A_STEP = 256
-"""What a function reads or makes costs steps too, else a loop over long texts would be cheap."""
+_READ_A_STEP, _MADE_A_STEP = 256, 4
+"""Characters or entries. What a function reads or makes costs steps too, else a loop over long texts would be cheap."""
 
 Signal = type[Break | Continue] | None
 """How a body ended: at its end, or at a ``break`` or ``continue``, which its range obeys."""
@@ -81,8 +79,8 @@ class _Run:
 
     def _write(self, text: str) -> None:
         self._written += len(text)
-        if self._written > MAX_OUTPUT:
-            raise Unusable(f"output longer than {MAX_OUTPUT} characters")
+        if self._written > MAX_TEXT:
+            raise Unusable(f"output longer than {MAX_TEXT} characters")
         self.output.append(text)
 
     # Nodes
@@ -125,6 +123,8 @@ class _Run:
 
     def _range(self, node: Range, dot: Any) -> Signal:
         value = self._pipe(node.pipe, dot, binds=False)
+        if isinstance(value, dict):
+            self._spend(node, len(value) // _MADE_A_STEP)  # its keys are sorted, even if the first round is the last
         known = len(self._variables)
         empty = True
         for key, element in items(value):
@@ -186,15 +186,15 @@ class _Run:
         self._at = at
         if not function.least <= len(values) <= function.most:
             raise Unusable(f"wrong number of args for {name}: got {len(values)}")
-        self._spend(at, sum([len(value) for value in values if isinstance(value, str)]) // _CHARACTERS_A_STEP)
+        self._spend(at, sum([len(value) for value in values if isinstance(value, str)]) // _READ_A_STEP)
         try:
             result = function.call(*values)
         except Unusable as unusable:
             raise Unusable(f"error calling {name}: {unusable}") from unusable
         if isinstance(result, str) or is_list(result):
-            self._spend(at, len(result) // _CHARACTERS_A_STEP)
-            if len(result) > MAX_OUTPUT:
-                raise Unusable(f"a value longer than {MAX_OUTPUT} characters")
+            self._spend(at, len(result) // _MADE_A_STEP)
+            if len(result) > MAX_TEXT:
+                raise Unusable(f"a text longer than {MAX_TEXT} characters")
         return result
 
     def _first(self, name: str, words: list[Expression], dot: Any, piped: tuple[Any, ...]) -> Any:

@@ -1,5 +1,6 @@
 """Go's string, character and number literals."""
 
+import math
 import re
 
 from libs.common.go_template.lexer import Token, error
@@ -42,8 +43,13 @@ def _unescape(match: re.Match[str]) -> str:
         return _NAMED.get(named, named)
     for digits, base in zip(numbered, (16, 8, 16, 16), strict=True):
         if digits:
-            return chr(int(digits, base))
+            return _character(int(digits, base))
     raise ValueError(unknown)
+
+
+def _character(code: int) -> str:
+    """Raises ``ValueError`` for halves of surrogate pairs too: they are no text."""
+    return chr(code).encode().decode()
 
 
 def _number(text: str) -> int | float:
@@ -54,7 +60,13 @@ def _number(text: str) -> int | float:
     except ValueError:
         if octal:
             raise
-        return float(text)
+        return _finite(float(text))
     if abs(whole) >= 1 << 64:
         raise OverflowError(text)
     return whole
+
+
+def _finite(number: float) -> float:
+    if not math.isfinite(number):
+        raise OverflowError(number)
+    return number

@@ -22,6 +22,9 @@ from libs.common.go_template.nodes import (
 MAX_NESTING = 60
 """Blocks, parentheses and ``else if`` within each other: they are frames on the interpreter's stack."""
 
+MAX_VARIABLES = 100
+"""Known at one place: they are searched one by one."""
+
 _CONSTANTS: Mapping[str, bool | None] = {"true": True, "false": False, "nil": None}
 _LITERALS = {"string", "raw", "character", "number"}
 
@@ -75,7 +78,7 @@ class PipeParser:
         if token.text != (")" if in_parentheses else "}}"):
             raise self._unexpected(token, context)
         if declares:
-            self._variables += variables
+            self._declare(first, variables)
         return Pipe(self._since(first), tuple(commands), variables, declares)
 
     def _declarations(self, context: str) -> tuple[tuple[str, ...], bool]:
@@ -97,6 +100,11 @@ class PipeParser:
             self._take()
         self._next = start
         return (), False
+
+    def _declare(self, token: Token, variables: tuple[str, ...]) -> None:
+        self._variables += variables
+        if len(self._variables) > MAX_VARIABLES:
+            raise self._error(token, f"more than {MAX_VARIABLES} variables")
 
     def _known(self, names: list[str], token: Token) -> None:
         for name in names:

@@ -6,13 +6,15 @@ Ollama's own: they print as JSON. No attribute of a Python object is ever read.
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
 MAX_DEPTH = 100
 """Of lists and maps within each other, when they are printed."""
+MAX_TEXT = 8 * 1024 * 1024
+"""Characters of any text, on the way and in the end."""
 
 
 class Unusable(Exception):
@@ -38,6 +40,18 @@ class JsonList(list[Any]):
 
 def is_list(value: object) -> bool:
     return isinstance(value, list | tuple)
+
+
+def joined(parts: Iterable[str]) -> str:
+    """Raises ``Unusable`` as soon as it gets longer than ``MAX_TEXT``, before the rest is made."""
+    taken: list[str] = []
+    length = 0
+    for part in parts:
+        taken.append(part)
+        length += len(part)
+        if length > MAX_TEXT:
+            raise Unusable(f"a text longer than {MAX_TEXT} characters")
+    return "".join(taken)
 
 
 def truth(value: object) -> bool:

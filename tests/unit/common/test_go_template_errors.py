@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from libs.common.errors import InvalidRequest
 from libs.common.go_template import TemplateError, parse
-from libs.common.go_template.interpreter import MAX_OUTPUT, MAX_STEPS
+from libs.common.go_template.interpreter import MAX_STEPS
 from libs.common.go_template.parser import MAX_SOURCE
+from libs.common.go_template.values import MAX_TEXT
 
 DATA: dict[str, Any] = {
     "Response": "",
@@ -19,6 +20,10 @@ DATA: dict[str, Any] = {
     "List": ["a", "b", "c"],
     "Map": {"b": 1, "a": {"x": 1}},
 }
+
+
+MAX_NUMBER = 200_000
+"""Digits; more than a matcher that tries every way to cut them would get through."""
 
 
 def render(source: str) -> str:
@@ -49,6 +54,11 @@ def render(source: str) -> str:
         ("{{ 0x1FFFFFFFFFFFFFFFFFFF }}", "template: :1: malformed number: 0x1FFFFFFFFFFFFFFFFF"),
         ("{{ 089 }}", "template: :1: malformed number: 089"),
         ("{{ 1a }}", "template: :1: bad number syntax: '1a }}'"),
+        ("{{ " + "1" * MAX_NUMBER + "x }}", "template: :1: bad number syntax: '1111111111'"),
+        ("{{ " + "1" * MAX_NUMBER + " }}", "template: :1: malformed number: 11111111111111111111"),
+        ("{{ 1e999 }}", "template: :1: malformed number: 1e999"),
+        ('{{ "\\ud800" }}', 'template: :1: malformed quoted string: "\\ud800"'),
+        ("{{ $x := 1 }}" * 100, "template: :1: more than 100 variables"),
         ("{{ .A ~ }}", "template: :1: unexpected bad character U+007E in action"),
         ("{{ (.A }}", 'template: :1: unexpected "}}" in parenthesized pipeline'),
         ("{{ .A) }}", 'template: :1: unexpected ")" in command'),
@@ -105,10 +115,13 @@ def test_what_go_does_not_execute(source: str, message: str) -> None:
         ('{{ define "x" }}{{ template "x" }}{{ end }}{{ template "x" }}', "nested deeper than 60"),
         ("{{ range 3000 }}{{ range 3000 }}{{ end }}{{ end }}", f"more than {MAX_STEPS} steps"),
         ("{{ range 999999999999 }}{{ end }}", f"more than {MAX_STEPS} steps"),
-        ("{{ $x := `xxxxxxxx` }}{{ range 60 }}{{ $x = print $x $x }}{{ end }}", f"longer than {MAX_OUTPUT} characters"),
+        (
+            "{{ $x := `xxxxxxxx` }}{{ range 60 }}{{ $x = print $x $x $x $x $x $x $x $x }}{{ end }}",
+            f"longer than {MAX_TEXT} characters",
+        ),
         (
             "{{ $x := printf `%999d` 1 }}{{ range 99999 }}{{ $x }}{{ end }}",
-            f"output longer than {MAX_OUTPUT} characters",
+            f"output longer than {MAX_TEXT} characters",
         ),
         ("{{ printf `%999999999d` 1 }}", "wider than 1000"),
     ],
@@ -125,6 +138,31 @@ def test_values_nested_too_deep_are_refused() -> None:
     for source in ("{{ .Value }}", "{{ json .Value }}", "{{ print .Value }}"):
         with pytest.raises(TemplateError, match="nested deeper than 100"):
             parse(source).render({"Value": value, "Response": ""})
+
+
+def test_many_large_values_are_not_printed_at_once() -> None:
+    value = ["x" * 1000] * 5000
+    for call in ("print", "println", "printf ``", "printf `%v%v`", "html"):
+        with pytest.raises(TemplateError, match=f"a text longer than {MAX_TEXT} characters"):
+            parse(f"{{{{ {call} .Value .Value }}}}").render({"Value": value})
+
+
+@pytest.mark.parametrize("body", ["{{ $x := json $.Value }}", "{{ range $.Map }}{{ break }}{{ end }}"])
+def test_work_that_writes_nothing_is_bounded_too(body: str) -> None:
+    data = {"Value": list(range(50_000)), "Map": {str(i): i for i in range(50_000)}}
+    with pytest.raises(TemplateError, match=f"more than {MAX_STEPS} steps"):
+        parse(f"{{{{ range 1000 }}}}{body}{{{{ end }}}}").render(data)
+
+
+def test_a_value_is_shown_only_where_it_is_written() -> None:
+    deep: list[Any] = []
+    for _ in range(300):
+        deep = [deep]
+    assert parse("{{ printf `%T` .Value }}").render({"Value": deep}) == "[]interface {}<no value>"
+
+
+def test_no_character_is_half_a_pair() -> None:
+    assert render("{{ printf `%c%c` 55296 -1 }}") == "\ufffd\ufffd"
 
 
 def test_no_attribute_of_python_is_reachable() -> None:
