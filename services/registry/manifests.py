@@ -20,6 +20,7 @@ from services.registry.blobs import Blob, full_disks_explained, sync
 from services.registry.names import ModelName
 
 MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
+OCI_MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 CONFIG_TYPE = "application/vnd.docker.container.image.v1+json"
 
 LARGEST_MANIFEST_BYTES = 1 << 20
@@ -85,6 +86,12 @@ def parse(content: bytes) -> Manifest:
         return _manifest(text, tuple(_layer(layer) for layer in (document["config"], *layers)))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise InvalidRequest("invalid manifest") from None
+
+
+def media_type(text: str) -> str:
+    """What this manifest says that it is, if that is something a manifest can be."""
+    said = json.loads(text).get("mediaType")
+    return OCI_MANIFEST_TYPE if said == OCI_MANIFEST_TYPE else MANIFEST_TYPE
 
 
 def _layer(document: dict[str, Any]) -> Layer:

@@ -107,7 +107,7 @@ class Operations:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(operation.reports.send_all())
-                error = await self._outcome(lane, operation, work)
+                error = RequestCancelled() if operation.cancelled else await self._outcome(lane, operation, work)
                 operation.reports.finish(None if error is None else _failure(error))
         finally:
             del lane.held[operation.id]
@@ -121,8 +121,6 @@ class Operations:
         self._tasks.start(operation.reports.tell_end_again(), name=f"end of operation {operation.id}")
 
     async def _outcome(self, lane: Lane, operation: Operation, work: Work) -> ServiceError | None:
-        if operation.cancelled:
-            return RequestCancelled()
         operation.working = True
         try:
             async with lane.slots:

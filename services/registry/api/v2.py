@@ -5,7 +5,6 @@ clients see, puts its own address in front, and says errors in the protocol's wo
 """
 
 import hashlib
-import json
 import re
 from typing import Final
 
@@ -20,7 +19,6 @@ from services.registry.store import repositories
 
 router = APIRouter(prefix="/v2/{name:path}")
 
-LARGEST_MANIFEST_BYTES: Final = 4 << 20
 MOST_TAGS: Final = 1000
 _CONTENT_RANGE: Final = re.compile(r"(?:bytes )?(\d{1,18})-(\d{1,18})(?:/.*)?")
 
@@ -31,7 +29,7 @@ async def manifest(name: str, reference: str, ctx: Ctx) -> Response:
     content = text.encode()
     return Response(
         content,
-        media_type=json.loads(text).get("mediaType", manifests.MANIFEST_TYPE),
+        media_type=manifests.media_type(text),
         headers={"Docker-Content-Digest": f"sha256:{hashlib.sha256(content).hexdigest()}"},
     )
 
@@ -39,7 +37,7 @@ async def manifest(name: str, reference: str, ctx: Ctx) -> Response:
 @router.put("/manifests/{tag}")
 async def put_manifest(name: str, tag: str, request: Request, ctx: Ctx) -> Response:
     """The model is there from now on, if all its blobs are."""
-    content = b"".join([chunk async for chunk in body_of(request, LARGEST_MANIFEST_BYTES)])
+    content = b"".join([chunk async for chunk in body_of(request, manifests.LARGEST_MANIFEST_BYTES)])
     await catalog.install(ctx, names.parse(f"{name}:{tag}"), content)
     digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
     return _created(f"/v2/{name}/manifests/{digest}", digest)

@@ -217,10 +217,28 @@ async def test_a_manifest_makes_a_model(ctx: Context, http: httpx.AsyncClient, c
 
 
 @pytest.mark.usefixtures("model")
+@pytest.mark.parametrize(
+    ("said", "served"),
+    [
+        ("application/vnd.oci.image.manifest.v1+json", "application/vnd.oci.image.manifest.v1+json"),
+        ("text/html", "application/vnd.docker.distribution.manifest.v2+json"),
+        ("text/html\r\nX: y", "application/vnd.docker.distribution.manifest.v2+json"),
+        (7, "application/vnd.docker.distribution.manifest.v2+json"),
+    ],
+)
+async def test_a_manifest_is_served_as_nothing_else(http: httpx.AsyncClient, said: object, served: str) -> None:
+    """It says itself what it is, and whoever pushed it wrote that; a browser must not take it for a page of ours."""
+    manifest = (await http.get("/v2/library/tiny/manifests/latest")).json()
+    assert (await http.put("/v2/team/copy/manifests/v1", json={**manifest, "mediaType": said})).status_code == 201
+    got = await http.get("/v2/team/copy/manifests/v1")
+    assert (got.status_code, got.headers["content-type"]) == (200, served)
+
+
+@pytest.mark.usefixtures("model")
 async def test_a_manifest_that_is_none(http: httpx.AsyncClient) -> None:
     manifest = (await http.get("/v2/library/tiny/manifests/latest")).json()
     manifest["layers"][0]["digest"] = digest_of(b"missing")
     for content in (b"", b"{", b"[]", json.dumps(manifest).encode()):
         assert (await http.put("/v2/team/copy/manifests/v1", content=content)).status_code == 400
-    assert (await http.put("/v2/team/copy/manifests/v1", content=b" " * (5 << 20))).status_code == 413
+    assert (await http.put("/v2/team/copy/manifests/v1", content=b" " * (1 + (1 << 20)))).status_code == 413
     assert (await http.get("/v2/team/copy/manifests/v1")).status_code == 404
