@@ -7,12 +7,17 @@ from typing import Final
 LONGEST_SECONDS: Final = (2**63 - 1) / 1e9
 """What Go's nanoseconds can hold."""
 
+LONGEST_TEXT: Final = 200
+"""In characters; no duration needs more, and reading and quoting an endless one would stop the event loop."""
+
 _UNIT_SECONDS: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _PART: Final = re.compile(r"([0-9]*\.?[0-9]*)([^0-9.]*)")
 
 
 def parse_duration(text: str) -> float:
     """In seconds. Raises ``ValueError`` with Go's words."""
+    if len(text) > LONGEST_TEXT:
+        raise ValueError(f"time: invalid duration of more than {LONGEST_TEXT} characters")
     quoted = json.dumps(text, ensure_ascii=False)
     sign, rest = (-1.0, text[1:]) if text.startswith("-") else (1.0, text.removeprefix("+"))
     if rest == "0":

@@ -69,6 +69,7 @@ def _formatted(match: re.Match[str], left: list[Any]) -> str:
 def _converted(verb: str, value: Any, flags: str, precision: int | None) -> str:
     plus = "+" if "+" in flags else " " if " " in flags else ""
     kind = type_name(value)
+    text: str
     match verb, kind:
         case "s" | "v", "string":
             text = value[:precision]

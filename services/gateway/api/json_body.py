@@ -6,6 +6,7 @@ Keys match in any case, the last duplicate wins, null is unset, unknown keys and
 import asyncio
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any, NoReturn
 
 import orjson
@@ -18,6 +19,8 @@ LARGEST_INT = 2**63 - 1
 MOST_OBJECTS = 10_000
 DEEPEST_DATA = 100
 """Levels of a value that is passed on unread. Parsers behind the gateway refuse from 128 on."""
+MOST_DATA = 300_000
+"""Values within such a value: they are looked at on the event loop."""
 
 
 async def read_body(receive: Receive, headers: Mapping[str, str], limit: int) -> bytes:
@@ -175,13 +178,16 @@ class Fields:
 
 
 def nodes_of(value: Any, name: str) -> Iterator[Any]:
-    """A value and all that is in it. Raises ``InvalidRequest`` if that goes deeper than ``DEEPEST_DATA``."""
-    level = [value]
+    """A value and all that is in it. Raises ``InvalidRequest`` beyond ``DEEPEST_DATA`` and ``MOST_DATA``."""
+    level, left = [value], MOST_DATA
     for _ in range(DEEPEST_DATA):
         yield from level
-        level = [child for node in level for child in _children(node)]
+        left -= len(level)
+        level = list(islice((child for node in level for child in _children(node)), left + 1))
         if not level:
             return
+        if len(level) > left:
+            raise InvalidRequest(f"invalid {name}: more than {MOST_DATA} values")
     raise InvalidRequest(f"invalid {name}: nested more than {DEEPEST_DATA} levels deep")
 
 

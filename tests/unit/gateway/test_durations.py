@@ -52,6 +52,7 @@ def test_every_form(value: Any, seconds: float | None) -> None:
         ("5x", 'time: unknown unit "x" in duration "5x"'),
         ("5d", 'time: unknown unit "d" in duration "5d"'),
         ("9999999999h", 'time: invalid duration "9999999999h"'),
+        ("0s" * 101, "time: invalid duration of more than 200 characters"),
         (True, "Unsupported type: 'bool'"),
         ({}, "Unsupported type: 'map[string]interface {}'"),
         ([], "Unsupported type: '[]interface {}'"),

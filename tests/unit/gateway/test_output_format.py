@@ -4,7 +4,7 @@ import pytest
 
 from libs.common.contracts.inference import InferenceTask
 from libs.common.errors import InvalidRequest
-from services.gateway.api.json_body import DEEPEST_DATA, Fields
+from services.gateway.api.json_body import DEEPEST_DATA, MOST_DATA, Fields
 from services.gateway.api.ollama.output_format import LARGEST_COUNT, read_format
 
 
@@ -23,6 +23,12 @@ def test_a_schema_as_deep_as_it_may_be_reaches_the_worker() -> None:
 def test_a_deeper_one_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="invalid format: nested more than 100 levels deep"):
         read_format(nested(DEEPEST_DATA + 1))
+
+
+def test_so_is_one_that_is_too_large_to_look_at() -> None:
+    assert read_format({"enum": [0] * (MOST_DATA - 2)}) is not None
+    with pytest.raises(InvalidRequest, match=f"invalid format: more than {MOST_DATA} values"):
+        read_format({"enum": [[0, 0]] * (MOST_DATA // 3)})
 
 
 def test_so_are_deep_arguments_of_a_tool_call() -> None:
@@ -50,6 +56,7 @@ REFERENCE = {"$ref": "#/$defs/node"}
     "schema",
     [
         {"$ref": "#"},
+        {"anyOf": [{"$ref": "#/anyOf/0"}]},
         {"$defs": {"node": {**NODE, "required": ["child"]}}, **REFERENCE},
         {"$defs": {"node": {"type": "array", "items": REFERENCE, "minItems": 1}}, **REFERENCE},
         {"$defs": {"node": {"anyOf": [{"allOf": [REFERENCE]}, {"prefixItems": [REFERENCE]}]}}, **REFERENCE},
@@ -67,10 +74,19 @@ def test_a_schema_without_an_end_is_refused(schema: dict[str, Any]) -> None:
         {"$defs": {"node": {"type": "array", "items": REFERENCE}}, **REFERENCE},
         {"$defs": {"node": {"anyOf": [{"type": "null"}, {"allOf": [REFERENCE]}]}}, **REFERENCE},
         {"$ref": "#/$defs/missing"},
+        {"anyOf": [{"$ref": "#/anyOf/1"}, {"$ref": "#/anyOf/" + "1" * 5000}]},
     ],
 )
 def test_recursion_with_a_way_out_is_fine(schema: dict[str, Any]) -> None:
     assert read_format(schema) == schema
+
+
+def test_references_that_go_on_and_on_are_not_followed_to_the_end_of_the_stack() -> None:
+    levels = 1000
+    chain = {f"n{i}": {"anyOf": [{"allOf": [{"$ref": f"#/$defs/n{i + 1}"}]}]} for i in range(levels)}
+    schema = {"$defs": {**chain, f"n{levels}": {}}, "$ref": "#/$defs/n0"}
+    with pytest.raises(InvalidRequest, match="too many to follow"):
+        read_format(schema)
 
 
 def test_references_that_branch_without_end_are_not_followed_for_ever() -> None:

@@ -10,12 +10,15 @@ MOST_STEPS: Final = 20_000
 
 
 class SchemaTooComplex(Exception):
-    """Its references cannot be followed to the end in ``MOST_STEPS``."""
+    """Its references cannot be followed to the end in ``MOST_STEPS``, or not on our stack."""
 
 
 def is_endless(schema: dict[str, Any]) -> bool:
     """Raises ``SchemaTooComplex``."""
-    return not _Search(schema).ends(schema, frozenset({"#"}))
+    try:
+        return not _Search(schema).ends(schema, frozenset({"#"}))
+    except RecursionError:
+        raise SchemaTooComplex from None
 
 
 class _Search:
@@ -52,8 +55,15 @@ class _Search:
         """What a ``#/...`` pointer points to; None, which ends, for anything the engine will refuse."""
         node: Any = self._root
         for part in reference.removeprefix("#").split("/")[1:]:
-            node = node.get(part.replace("~1", "/").replace("~0", "~")) if isinstance(node, dict) else None
+            node = _child(node, part.replace("~1", "/").replace("~0", "~"))
         return node
+
+
+def _child(node: Any, name: str) -> Any:
+    if isinstance(node, list):
+        index = int(name) if name.isdecimal() and len(name) < 10 else len(node)
+        return node[index] if index < len(node) else None
+    return node.get(name) if isinstance(node, dict) else None
 
 
 def _required_parts(node: dict[str, Any]) -> Iterator[Any]:
