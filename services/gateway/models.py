@@ -15,16 +15,18 @@ LONGEST_NAME = 640
 REMOTE_INFERENCE = "remote model is unavailable"
 REMOTE_DETAILS = "remote model details are unavailable"
 
-_DEFAULT_PREFIXES = ("registry.ollama.ai/", "library/")
+DEFAULT_HOST = "registry.ollama.ai"
+DEFAULT_NAMESPACE = "library"
 
 
 def display_name(name: str) -> str:
     """The name as Ollama shows it: without default host and namespace, always with its tag. Does not check it."""
-    name = name.strip()
-    for prefix in _DEFAULT_PREFIXES:
-        if name[: len(prefix)].lower() == prefix:
-            name = name[len(prefix) :]
-    return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
+    *places, model = name.split("/")
+    if len(places) == 2 and places[0].lower() == DEFAULT_HOST:
+        del places[0]
+    if len(places) == 1 and places[0].lower() == DEFAULT_NAMESPACE:
+        del places[0]
+    return "/".join([*places, model if ":" in model else f"{model}:latest"])
 
 
 def local_name(name: str, unavailable: str = REMOTE_INFERENCE) -> str:
@@ -61,7 +63,7 @@ class Models:
     async def resolve(self, name: str) -> ModelRef:
         """What ``local_name`` raises; ``ModelNotFound``, ``InvalidModelName``; ``Unavailable`` if the registry is
         away and the name new."""
-        if len(name) > LONGEST_NAME:
+        if len(name) > LONGEST_NAME or not name.isascii():
             raise InvalidModelName
         name = local_name(name)
         return await self._answers.get(_key(name), lambda: self._bus.ask(ResolveModel(name=name)))
@@ -71,5 +73,8 @@ class Models:
 
 
 def _key(name: str) -> str:
-    """One for all spellings of a name, also those that say how its host is reached (``http://``)."""
+    """One for all spellings of a name, also those that say how its host is reached (``http://``).
+
+    Nothing else may share it: a bad name that did would refuse a good one to everybody.
+    """
     return display_name(name.rpartition("://")[2]).lower()

@@ -37,7 +37,8 @@ async def other_gateway(suite: Suite) -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def in_memory(http: httpx.AsyncClient) -> dict[str, dict[str, Any]]:
-    return {model["name"]: model for model in (await http.get("/api/ps")).json()["models"]}
+    models = (await http.get("/api/ps")).json()["models"]
+    return {model["name"].removesuffix(":latest"): model for model in models}
 
 
 async def generate(http: httpx.AsyncClient, model: str, **body: Any) -> dict[str, Any]:

@@ -50,6 +50,13 @@ def test_a_model_without_a_file_is_its_own_source() -> None:
     assert modelfile(bare, "").splitlines()[-1] == "FROM echo:latest"
 
 
+def test_quotes_and_line_breaks_in_a_value() -> None:
+    odd = {"stop": ['"', "\n", "é"]}
+    assert parameter_lines(odd).splitlines() == [f"stop{' ' * 27}{text}" for text in ('"\\""', '"\\n"', '"é"')]
+    written = modelfile(MODEL.model_copy(update={"parameters": odd}), "")
+    assert 'PARAMETER stop """""""\nPARAMETER stop "\n"\nPARAMETER stop "é"\n' in written
+
+
 def test_a_line_for_each_value() -> None:
     assert parameter_lines(PARAMETERS).splitlines() == [
         'stop                           "<a>"',

@@ -1,7 +1,10 @@
 import pytest
 
+from libs.common.contracts.inference import ModelRef
+from libs.common.contracts.registry import ResolveModel
 from libs.common.errors import Forbidden, InvalidModelName, InvalidRequest
 from services.gateway.models import REMOTE_DETAILS, display_name, local_name
+from tests.fixtures.builders import a_model
 from tests.fixtures.gateway import a_gateway
 
 
@@ -9,12 +12,14 @@ from tests.fixtures.gateway import a_gateway
     ("name", "shown"),
     [
         ("foo", "foo:latest"),
-        (" foo ", "foo:latest"),
         ("foo:1b", "foo:1b"),
         ("library/foo", "foo:latest"),
         ("registry.ollama.ai/library/foo:q4", "foo:q4"),
         ("Registry.Ollama.AI/me/foo", "me/foo:latest"),
         ("localhost:5000/me/foo", "localhost:5000/me/foo:latest"),
+        ("library/me/foo", "library/me/foo:latest"),
+        ("library/library/foo", "library/library/foo:latest"),
+        ("registry.ollama.ai/foo", "registry.ollama.ai/foo:latest"),
     ],
 )
 def test_display_name(name: str, shown: str) -> None:
@@ -30,6 +35,21 @@ async def test_all_spellings_share_one_answer_and_are_forgotten_together() -> No
         models.forget("M:latest")
         await models.resolve("m")
         assert asked.total() == 2
+
+
+@pytest.mark.parametrize("bad", ["http:// m", "library/library/m", "registry.ollama.ai/m", "m/", "\u212a"])
+async def test_a_bad_name_is_not_taken_for_a_good_one(bad: str) -> None:
+    def resolve(question: ResolveModel) -> ModelRef:
+        if question.name not in ("m", "k"):
+            raise InvalidModelName
+        return a_model(name=question.name)
+
+    async with a_gateway() as gateway:
+        gateway.bus.answers[ResolveModel] = resolve
+        with pytest.raises(InvalidModelName):
+            await gateway.ctx.models.resolve(bad)
+        for good in ("m", "k"):
+            await gateway.ctx.models.resolve(good)
 
 
 async def test_a_name_of_any_length_does_not_reach_the_registry() -> None:

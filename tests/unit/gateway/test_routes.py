@@ -275,6 +275,12 @@ async def test_ps_without_a_broker_tells_what_is_known(gateway: Gateway, http: h
     assert response.status_code == 503, "nobody was told to unload it"
 
 
+async def test_ps_shows_a_tag_that_an_upstream_does_not_have(gateway: Gateway, http: httpx.AsyncClient) -> None:
+    AWorker(gateway, a_loaded_model(a_model(name="mock-7")))
+    (model,) = (await http.get("/api/ps")).json()["models"]
+    assert (model["name"], model["model"]) == ("mock-7:latest", "mock-7:latest")
+
+
 async def test_ps(gateway: Gateway, http: httpx.AsyncClient) -> None:
     loaded = a_loaded_model(a_model(name="m:latest"), size=9, size_vram=0, context_length=4096, details=DETAILS)
     AWorker(gateway, loaded)

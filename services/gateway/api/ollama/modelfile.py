@@ -1,5 +1,6 @@
 """A model written as the Modelfile that would make it, for ``show``."""
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -22,7 +23,10 @@ def modelfile(model: ModelDescription, system: str) -> str:
             lines.append(f'{command} """{text}"""')
     if model.requires:
         lines.append(f"REQUIRES {model.requires}")
-    lines += [f"PARAMETER {name} {_written(value)}" for name, value in _each(model.parameters)]
+    lines += [
+        f"PARAMETER {name} {_quoted(value) if isinstance(value, str) else _number(value)}"
+        for name, value in _each(model.parameters)
+    ]
     if model.license:
         lines.append(f'LICENSE """{model.license}"""')
     lines += [f'MESSAGE {message.role} """{message.content}"""' for message in model.messages]
@@ -30,8 +34,11 @@ def modelfile(model: ModelDescription, system: str) -> str:
 
 
 def parameter_lines(parameters: Mapping[str, Any]) -> str:
-    """A line for each value; strings in quotes."""
-    return "\n".join(f"{name:<30} {_written(value)}" for name, value in _each(parameters))
+    """A line for each value, whatever is in it; strings as Go writes them in its sources."""
+    return "\n".join(
+        f"{name:<30} {json.dumps(value, ensure_ascii=False) if isinstance(value, str) else _number(value)}"
+        for name, value in _each(parameters)
+    )
 
 
 def _each(parameters: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -40,10 +47,14 @@ def _each(parameters: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield name, item
 
 
-def _written(value: Any) -> str:
-    """As Go writes it."""
-    if isinstance(value, str):
-        return f'"{value}"'
+def _quoted(text: str) -> str:
+    """As a Modelfile has it, which knows no escapes."""
+    mark = '"""' if '"' in text else '"'
+    return f"{mark}{text}{mark}"
+
+
+def _number(value: Any) -> str:
+    """Or a boolean, as Go writes it."""
     if isinstance(value, bool):
         return str(value).lower()
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

@@ -47,9 +47,10 @@ async def ps(call: Call) -> Response:
 
 def _loaded(model: LoadedModel) -> dict[str, Any]:
     expires_at = time.time() + FOREVER_SECONDS if model.expires_at is None else model.expires_at
+    name = display_name(model.name)  # that of a model without weights is its upstream's, which need not have a tag
     return {
-        "name": model.name,
-        "model": model.name,
+        "name": name,
+        "model": name,
         "size": model.size,
         "digest": model.digest,
         "details": details_of(model.details),
