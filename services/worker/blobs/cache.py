@@ -60,6 +60,7 @@ class BlobCache:
 
         self._pauses = pauses
         self._fetches: SingleFlight[str, Path] = SingleFlight(on_done=self.changed.set)
+        self._checks: SingleFlight[str, None] = SingleFlight(on_done=self.changed.set)
         self._verified: set[Fingerprint | None] = set()
         """Of files that this process has checked as a whole."""
 
@@ -75,8 +76,8 @@ class BlobCache:
             return await asyncio.to_thread(blob.read, start, length)
         except FileNotFoundError:
             raise NotFound("blob not found") from None
-        except Damaged as damage:
-            await self._break_up(blob, damage.index)
+        except Damaged:
+            await self._break_up(blob)
             raise NotFound("blob not found") from None
 
     async def size(self, digest: str) -> int:
@@ -111,14 +112,15 @@ class BlobCache:
             await throttle.take(CHUNK_BYTES)
             try:
                 await asyncio.to_thread(blob.read, index * CHUNK_BYTES, 1)
-            except Damaged as damage:
-                await self._break_up(blob, damage.index)
+            except Damaged:
+                await self._break_up(blob)
                 return
         await asyncio.to_thread(blob.mark_verified)
         self.changed.set()
 
     async def aclose(self) -> None:
         await self._fetches.close()
+        await self._checks.close()
 
     async def _fetch(self, blob: BlobFiles) -> Path:
         try:
@@ -184,10 +186,13 @@ class BlobCache:
         self._verified.add(fingerprint)
         return True
 
-    async def _break_up(self, blob: BlobFiles, index: int) -> None:
+    async def _break_up(self, blob: BlobFiles) -> None:
+        """Of all its chunks, for damage seldom comes alone. Goes on, with the lock, if the caller gives up."""
+        await self._checks.run(blob.digest, partial(self._check_again, blob))
+
+    async def _check_again(self, blob: BlobFiles) -> None:
         async with self._locked(blob):
-            await asyncio.to_thread(_break_up_if_damaged, blob, index)
-        self.changed.set()
+            await asyncio.to_thread(_check, blob)
 
     @asynccontextmanager
     async def _locked(self, blob: BlobFiles) -> AsyncIterator[None]:
@@ -212,14 +217,9 @@ def _fingerprint(path: Path) -> Fingerprint | None:
     return path, state.st_size, state.st_mtime_ns
 
 
-def _break_up_if_damaged(blob: BlobFiles, index: int) -> None:
+def _check(blob: BlobFiles) -> None:
     """Another process may have done it meanwhile."""
-    try:
-        blob.read(index * CHUNK_BYTES, 1)
-    except FileNotFoundError:
-        return
-    except Damaged:
-        blob.break_up((index,))
+    if blob.blob.exists() and not blob.check():
         _report_damage(blob)
 
 

@@ -54,6 +54,8 @@ class Download:
         missing = deque(index for index, there in enumerate(arrived) if not there)
         peers = [Source("peer", peer.url, peer.token) for peer in self.location.peers] if use_peers else []
         await self._drain(peers, missing)
+        if missing and self.received:
+            raise FetchFailed(self.problem)  # tokens expire: peers that gave something are asked again with new ones
         await self._drain([Source("registry", self.location.url, self.registry_token)], missing)
         if missing:
             raise FetchFailed(self.problem)
@@ -73,7 +75,7 @@ class Download:
             try:
                 async with asyncio.timeout(CHUNK_SECONDS):
                     chunk = await self._get(source, index)
-            except (httpx.HTTPError, TimeoutError) as error:
+            except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
                 missing.append(index)
                 self.problem = f"{type(error).__name__}: {error}"
                 log.info("a source of a blob failed", digest=self.files.digest, url=source.url, problem=self.problem)

@@ -156,6 +156,8 @@ class BlobFiles:
 
     def link(self, source: Path) -> bool:
         """Share a file of this digest; no bytes are copied. False if that cannot be, or if it is not what it says."""
+        if not self.arrived.exists():
+            self.partial.unlink(missing_ok=True)  # a link that was never verified: its process was killed
         try:
             self.partial.hardlink_to(source)
         except OSError:  # another disk, another machine, not ours to link, or partly fetched already

@@ -79,9 +79,20 @@ async def test_peers_come_before_the_registry(cache: BlobCache, sources: Sources
 
 
 async def test_the_registry_gives_what_a_peer_does_not(cache: BlobCache, sources: Sources) -> None:
-    sources.peers[0].answers = [Response(chunk(0), 206), Response("gone", 404), Response("gone", 404)]
+    sources.peers[0].answers = [Response(chunk(0), 206), *(Response("gone", 404) for _ in range(4))]
     assert content_of(await cache.fetch(DIGEST)) == CONTENT
     assert len(sources.registry.chunks) == CHUNKS - 1
+
+
+async def test_peers_are_asked_again_when_a_token_expires_in_between(cache: BlobCache, sources: Sources) -> None:
+    sources.peers[0].answers = [Response(chunk(0), 206), Response("expired", 401), Response("expired", 401)]
+    assert content_of(await cache.fetch(DIGEST)) == CONTENT
+    assert (len(sources.asked), sources.registry.chunks) == (2, [])
+
+
+async def test_an_address_that_is_none_counts_as_a_peer_that_is_gone(lonely: BlobCache, sources: Sources) -> None:
+    sources.add_peer().name = "peer:no-port"
+    assert content_of(await lonely.fetch(DIGEST)) == CONTENT
 
 
 @pytest.mark.parametrize("answer", [Response(b"too short", 206), Response(CONTENT, 206), Response(CONTENT, 200)])
@@ -114,6 +125,15 @@ async def test_a_corrupt_original_is_not_trusted(lonely: BlobCache, sources: Sou
     assert content_of(await lonely.fetch(DIGEST)) == CONTENT
     assert original.read_bytes() == damaged(CONTENT, 0)
     assert not files.damaged.exists()
+
+
+async def test_a_cut_off_link_is_made_again(lonely: BlobCache, sources: Sources, files: BlobFiles) -> None:
+    """Killed between the link and its verification: nothing is there that would be lost."""
+    original = files.blob.parent.parent / "original"
+    original.write_bytes(CONTENT)
+    sources.path = str(original)
+    files.partial.hardlink_to(original)
+    assert (await lonely.fetch(DIGEST)).samefile(original)
 
 
 async def test_a_cut_off_link_is_never_written_into(lonely: BlobCache, files: BlobFiles) -> None:
@@ -152,6 +172,29 @@ async def test_only_the_damaged_chunk_is_fetched_again(lonely: BlobCache, source
     assert content_of(await lonely.fetch(DIGEST)) == CONTENT
     assert sources.registry.chunks == [1]
     assert files.damaged.exists()
+
+
+async def test_all_that_is_damaged_is_found_with_the_first(
+    lonely: BlobCache, sources: Sources, files: BlobFiles
+) -> None:
+    await lonely.fetch(DIGEST)
+    files.blob.write_bytes(damaged(damaged(CONTENT, 0), 2))
+    await lonely.scrub(DIGEST, Throttle(0))
+    sources.registry.chunks.clear()
+    assert content_of(await lonely.fetch(DIGEST)) == CONTENT
+    assert sorted(sources.registry.chunks) == [0, 2]
+
+
+async def test_a_damaged_blob_is_broken_up_though_who_found_it_gives_up(lonely: BlobCache, files: BlobFiles) -> None:
+    await lonely.fetch(DIGEST)
+    files.blob.write_bytes(damaged(CONTENT, 1))
+    with files.lock.open("ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(lonely.read(DIGEST, CHUNK_BYTES, 1), 0.05)
+    lonely.changed.clear()
+    await asyncio.wait_for(lonely.changed.wait(), 10)
+    assert not files.blob.exists()
 
 
 async def test_a_damaged_chunk_is_never_read(lonely: BlobCache, files: BlobFiles) -> None:
