@@ -195,12 +195,14 @@ class Remote:
 
     def next_url(self, url: URL, location: str) -> URL:
         """Where an answer from ``url`` sends us. Raises ``ServiceError`` for what is no place to go."""
+        if not location:
+            raise ServiceError(f"{url.host} does not say where to go on")
         try:
             target = url.join(URL(location))
         except ValueError:
             target = URL()
         safe = {"https"} if self._base.scheme == "https" else {"http", "https"}
-        if not location or target.scheme not in safe or not target.host:
+        if target.scheme not in safe or not target.host:
             raise ServiceError(f"{url.host} redirects to a place that is not allowed")
         return target
 

@@ -16,14 +16,22 @@ RECEIVED: Final = re.compile(r"(?:bytes=)?0-(\d{1,18})")
 
 
 class Upload:
-    """``on_progress`` gets the number of bytes that were sent."""
+    """``on_progress`` gets the number of bytes that were sent. ``origin``: another repository that may have the blob."""
 
     def __init__(
-        self, remote: Remote, blob: Blob, path: Path, piece_bytes: int, on_progress: Callable[[int], None]
+        self,
+        remote: Remote,
+        blob: Blob,
+        path: Path,
+        *,
+        origin: str,
+        piece_bytes: int,
+        on_progress: Callable[[int], None],
     ) -> None:
         self._remote = remote
         self._blob = blob
         self._path = path
+        self._origin = origin
         self._piece_bytes = piece_bytes
         self._on_progress = on_progress
         self._sent = 0
@@ -51,8 +59,10 @@ class Upload:
         return False
 
     async def _begin(self) -> URL | None:
-        """Where to send the bytes; None if the other registry found the blob in another repository of its own."""
-        url = (self._remote.base / "blobs" / "uploads" / "").update_query(mount=self._blob.digest)
+        """Where to send the bytes; None if the other registry has mounted the blob from where it has it already."""
+        url = self._remote.base / "blobs" / "uploads" / ""
+        if self._origin:
+            url = url.update_query({"mount": self._blob.digest, "from": self._origin})
         async for attempt in retrying():
             with attempt:
                 async with self._remote.request("POST", url) as response:

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from libs.common.contracts.registry import Progress
+from libs.common.contracts.registry import CreateModel, Progress
 from libs.common.errors import ModelNotFound, ServiceError
 from services.registry import catalog
 from services.registry.context import Context
+from services.registry.create import create
 from services.registry.manifests import Manifest
 from services.registry.push import push
 from services.registry.settings import Settings
@@ -95,6 +96,21 @@ async def test_a_registry_that_refuses(ctx: Context, there: FakeRegistry, name: 
     with pytest.raises(ServiceError, match="unauthorized: access denied"):
         await pushed(ctx, name)
     assert there.manifests == {}
+
+
+@pytest.mark.parametrize(("base", "mounted"), [("{there}/me/base", True), ("elsewhere.example/me/base", False)])
+async def test_a_layer_of_another_model_over_there_is_mounted(
+    ctx: Context, there: FakeRegistry, tiny_gguf: Path, tiny_bytes: bytes, base: str, mounted: bool
+) -> None:
+    base, name = base.format(there=there.host), f"{there.host}/me/mine"
+    await catalog.import_gguf(ctx, base, tiny_gguf)
+    await create(ctx, CreateModel(operation_id="o", name=name, base=base, system="Be brief."), lambda _: None)
+    weights = (await catalog.find_manifest(ctx, name)).layers[1].blob
+    there.elsewhere["me/base", weights.digest] = tiny_bytes
+    told = await pushed(ctx, name)
+    assert there.blobs[weights.digest] == tiny_bytes
+    assert (bytes(there.uploads["u0"]) == tiny_bytes) is not mounted
+    assert [progress.completed for progress in told if progress.digest == weights.digest][-1] == weights.size
 
 
 async def test_a_model_that_is_not_here(ctx: Context, there: FakeRegistry) -> None:
