@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 
 from libs.common.bus.base import Ack, Delivery, Handlers
-from libs.common.errors import InvalidRequest, ModelNotFound, ServiceError, Unavailable
+from libs.common.errors import InvalidRequest, ModelNotFound, ServiceError, TooLarge, Unavailable
 from libs.common.telemetry import as_current, current_traceparent
 from tests.fixtures.buses import Member, MemoryWorld, RabbitWorld, World, eventually
 from tests.fixtures.shop import Job, OldRestock, Order, Price, Restock, Seen, Sold, rename, restocker, shop
@@ -76,6 +76,21 @@ class TestQueries:
         await first
         await member.bus.ask(Price(item="last"))
         assert seen.items == ["first", "last"]
+
+    async def test_what_is_too_large_is_refused_before_it_ends_the_connection(self, world: World) -> None:
+        handlers = shop()
+
+        @handlers.on(Price)
+        async def price(query: Price, _: object) -> tuple[str, int]:
+            return query.item * int(query.item), 1
+
+        member = await world.open()
+        await member.listen(handlers)
+        with pytest.raises(TooLarge, match="Price has more than 16777216 bytes"):
+            await member.bus.ask(Price(item="7" * (16 << 20)))
+        with pytest.raises(TooLarge, match="Price has more"):
+            await member.bus.ask(Price(item=str(16 << 20)))
+        assert await member.bus.ask(Price(item="3")) == ("333", 1)
 
     async def test_that_cannot_be_read_is_an_invalid_request(self, world: World) -> None:
         handlers = shop()

@@ -89,7 +89,10 @@ class Handlers:
 
 
 class Bus(Protocol):
-    """Speaking needs a connection, not a subscription; listening starts with ``subscribe``."""
+    """Speaking needs a connection, not a subscription; listening starts with ``subscribe``.
+
+    Whatever is sent, answers too: ``TooLarge`` is raised for more than 16 MiB.
+    """
 
     async def ask(self, query: Query[R], *, timeout: float = 5.0) -> R:
         """The owner's answer. Raises what the handler raised, ``Unavailable`` if nobody answered in ``timeout`` s."""

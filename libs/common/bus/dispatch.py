@@ -10,7 +10,7 @@ import structlog
 from pydantic import TypeAdapter, ValidationError
 
 from libs.common.bus.base import Ack, Subscription
-from libs.common.bus.envelope import ATTEMPT, ERROR, FAILED, QUEUE, REASON, Envelope
+from libs.common.bus.envelope import ATTEMPT, ERROR, FAILED, QUEUE, REASON, Envelope, checked
 from libs.common.bus.metrics import dead_letters_total, messages_total
 from libs.common.bus.topology import DEAD, Listener, retry_queue
 from libs.common.bus.transport import Incoming, Transport
@@ -126,7 +126,7 @@ class Dispatcher:
         outcome, headers = "done", {}
         try:
             answer = await route.handler(_parse(route.message, request), self._context)
-            body = reply_adapter(route.message).dump_json(answer)
+            body = checked(request.type, reply_adapter(route.message).dump_json(answer))
         except Exception as error:  # the edge: every failure is an answer
             outcome, headers = "failed", {FAILED: True}
             body = _failure(error, request.type)

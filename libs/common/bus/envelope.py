@@ -8,6 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 from libs.common.contracts.message import Message, Query
+from libs.common.errors import TooLarge
 from libs.common.telemetry import inject_trace
 
 ATTEMPT = "x-attempt"
@@ -16,6 +17,9 @@ FAILED = "x-failed"
 REASON = "x-reason"
 QUEUE = "x-queue"
 ERROR = "x-error"
+LARGEST_BODY_BYTES = 16 << 20
+"""RabbitMQ 4 ends the channel of who sends more, and with it all that goes through it."""
+
 BROKER_HISTORY = ("x-death", "x-first-death", "x-last-death", "x-delivery-count", "x-acquired-count")
 
 
@@ -48,13 +52,20 @@ class Envelope:
         return replace(self, headers={**kept, **changes})
 
 
+def checked(wire_name: str, body: bytes) -> bytes:
+    """Raises ``TooLarge`` for a body that no broker need take."""
+    if len(body) > LARGEST_BODY_BYTES:
+        raise TooLarge(f"{wire_name} has more than {LARGEST_BODY_BYTES} bytes")
+    return body
+
+
 def enclose(message: Message, *, message_id: str | None = None, deadline: float | None = None) -> Envelope:
-    """Encode once; ``deadline`` in seconds since the epoch. The current trace goes along."""
+    """Encode once; ``deadline`` in seconds since the epoch. The current trace goes along. Raises ``TooLarge``."""
     headers: dict[str, Any] = {}
     inject_trace(headers)
     if deadline is not None:
         headers[DEADLINE] = str(deadline)  # as text: a float in an AMQP table has 32 bits here, two minutes' precision
-    body = message.model_dump_json().encode()
+    body = checked(message.wire_name, message.model_dump_json().encode())
     return Envelope(message.wire_name, body, message_id or uuid4().hex, headers, sent_at=datetime.now(UTC))
 
 

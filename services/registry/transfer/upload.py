@@ -16,7 +16,7 @@ RECEIVED: Final = re.compile(r"(?:bytes=)?0-(\d{1,18})")
 
 
 class Upload:
-    """``on_progress`` gets the number of bytes that were sent. ``origin``: another repository that may have the blob."""
+    """``on_progress`` gets the number of bytes that were sent; ``origin`` is a repository that may have the blob."""
 
     def __init__(
         self,

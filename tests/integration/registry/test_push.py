@@ -1,5 +1,6 @@
 """Pushes to a registry that behaves badly."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -100,12 +101,13 @@ async def test_a_registry_that_refuses(ctx: Context, there: FakeRegistry, name: 
 
 @pytest.mark.parametrize(("base", "mounted"), [("{there}/me/base", True), ("elsewhere.example/me/base", False)])
 async def test_a_layer_of_another_model_over_there_is_mounted(
-    ctx: Context, there: FakeRegistry, tiny_gguf: Path, tiny_bytes: bytes, base: str, mounted: bool
+    ctx: Context, there: FakeRegistry, tiny_gguf: Path, base: str, mounted: bool
 ) -> None:
     base, name = base.format(there=there.host), f"{there.host}/me/mine"
     await catalog.import_gguf(ctx, base, tiny_gguf)
     await create(ctx, CreateModel(operation_id="o", name=name, base=base, system="Be brief."), lambda _: None)
     weights = (await catalog.find_manifest(ctx, name)).layers[1].blob
+    tiny_bytes = await asyncio.to_thread(tiny_gguf.read_bytes)
     there.elsewhere["me/base", weights.digest] = tiny_bytes
     told = await pushed(ctx, name)
     assert there.blobs[weights.digest] == tiny_bytes
