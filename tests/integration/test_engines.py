@@ -1,6 +1,7 @@
 """One suite over every engine; then what only one of them can show."""
 
 import asyncio
+import math
 import os
 import signal
 import sys
@@ -150,6 +151,13 @@ class TestEveryEngine:
         assert result.vectors[0] == pytest.approx(result.vectors[2], abs=1e-5)
         assert result.vectors[0] != pytest.approx(result.vectors[1], abs=1e-3)
         assert result.prompt_tokens >= 4
+
+    async def test_embeds_as_the_model_has_it(self, loaded: LoadedEngine) -> None:
+        [own] = (await loaded.embed(embedding("one", normalise=False))).vectors
+        [unit] = (await loaded.embed(embedding("one"))).vectors
+        length = math.sqrt(sum(x * x for x in own))
+        assert length != pytest.approx(1, abs=1e-3)
+        assert [x / length for x in own] == pytest.approx(unit, abs=1e-5)
 
     async def test_embeds_fewer_dimensions(self, loaded: LoadedEngine) -> None:
         result = await loaded.embed(embedding("one", dimensions=3))

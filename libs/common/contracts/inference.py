@@ -108,6 +108,7 @@ class InferenceTask(Value):
     truncate: bool = True
     shift: bool = True
     dimensions: int | None = None
+    normalise: bool = Field(True, description="embeddings of length one; if not, as the model made them")
     format: OutputFormat = None
     tools: tuple[dict[str, Any], ...] = Field((), description="in the shape of Ollama and OpenAI")
     think: Think = Field(None, description="None: if the model can")

@@ -63,7 +63,7 @@ class Finish:
 @dataclass(frozen=True)
 class Embeddings:
     vectors: list[list[float]]
-    """L2-normalised."""
+    """Of length one, unless the task wants them as they are."""
 
     prompt_tokens: int
 

@@ -29,7 +29,7 @@ from services.worker.engines.base import Embeddings, Finish, Job, LoadedEngine, 
 from services.worker.engines.conversation import conversation
 from services.worker.engines.echo_tools import call_tools
 from services.worker.engines.images import check_images, count_images
-from services.worker.engines.vectors import normalise
+from services.worker.engines.vectors import finished
 
 DEFAULT_TOKENS = 64
 THINKING_TOKENS = 8
@@ -101,7 +101,7 @@ class EchoModel:
         if not task.truncate and any(len(text) > limit for text in words):
             raise ContextExceeded("the input length exceeds the context length")
         kept = [text[:limit] for text in words]
-        return Embeddings([normalise(_vector(text), task.dimensions) for text in kept], sum(map(len, kept)))
+        return Embeddings([finished(_vector(text), task) for text in kept], sum(map(len, kept)))
 
     def failure(self) -> str | None:
         return self._failure

@@ -19,13 +19,16 @@ from services.worker.engines.llama_prompt import Prompt, build_prompt, cut
 from services.worker.engines.llama_split import complete_apart, splitter_for
 from services.worker.engines.llama_template import GoTemplate, Template, template_of
 from services.worker.engines.llama_tokens import detokenize, tokenize, tokenize_inside
-from services.worker.engines.vectors import normalise
+from services.worker.engines.vectors import finished
 
 # A cancel is seen between two batches of a prompt: on a processor, larger ones are hardly quicker but hold it up.
 PROMPT_BATCH: Final = 128
 
 # Without num_predict a model that never stops is stopped here, as Ollama does.
 MOST_CONTEXTS: Final = 10
+
+# What the server calls a norm; their length is our affair.
+EMBEDDINGS_AS_THEY_ARE: Final = -1
 
 
 class LlamaCppEngine:
@@ -172,8 +175,9 @@ class LlamaCppModel:
         vectors: list[list[float]] = []
         for at in range(0, len(prompts), self.slots):
             batch = prompts[at : at + self.slots]
-            rows = await process.ask("/embedding", {"content": batch}, timeout=SILENCE_SECONDS * len(batch))
-            vectors += await asyncio.to_thread(_vectors, rows, task.dimensions)
+            body = {"content": batch, "embd_normalize": EMBEDDINGS_AS_THEY_ARE}
+            rows = await process.ask("/embedding", body, timeout=SILENCE_SECONDS * len(batch))
+            vectors += await asyncio.to_thread(_vectors, rows, task)
         return Embeddings(vectors, sum(map(len, prompts)))
 
     async def _embedding_process(self) -> LlamaProcess:
@@ -228,6 +232,6 @@ def _budget(task: InferenceTask, prompt_length: int, done: int, context_length: 
     return min(wanted - done, room)
 
 
-def _vectors(rows: list[dict[str, Any]], dimensions: int | None) -> list[list[float]]:
+def _vectors(rows: list[dict[str, Any]], task: InferenceTask) -> list[list[float]]:
     """The pooled vector of each row, in the order asked."""
-    return [normalise(row["embedding"][0], dimensions) for row in sorted(rows, key=lambda row: int(row["index"]))]
+    return [finished(row["embedding"][0], task) for row in sorted(rows, key=lambda row: int(row["index"]))]

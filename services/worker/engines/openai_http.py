@@ -17,7 +17,7 @@ from services.worker.engines.base import Embeddings, Finish, Job, LoadedEngine, 
 from services.worker.engines.openai_request import openai_request
 from services.worker.engines.openai_wire import error_text, read_logprobs, server_sent_json
 from services.worker.engines.tool_calls import CallNumbering, StreamedCalls
-from services.worker.engines.vectors import normalise
+from services.worker.engines.vectors import finished
 
 # Longest silence before the first token (an upstream may queue) and between two.
 SILENCE_SECONDS: Final = 120.0
@@ -82,7 +82,7 @@ class UpstreamModel:
             await _check(response)
             answer = await asyncio.to_thread(orjson.loads, response.content)
         rows = sorted(answer["data"], key=lambda row: int(row["index"]))
-        vectors = await asyncio.to_thread(lambda: [normalise(row["embedding"], task.dimensions) for row in rows])
+        vectors = await asyncio.to_thread(lambda: [finished(row["embedding"], task) for row in rows])
         return Embeddings(vectors, (answer.get("usage") or {}).get("prompt_tokens", 0))
 
 

@@ -3,9 +3,15 @@
 import math
 from collections.abc import Sequence
 
+from libs.common.contracts.inference import InferenceTask
 
-def normalise(vector: Sequence[float], dimensions: int | None) -> list[float]:
-    """The first ``dimensions`` entries (all, if it has no more), scaled to length 1; a zero vector stays zero."""
-    cut = vector[:dimensions] if dimensions else vector
-    length = math.sqrt(math.fsum(x * x for x in cut)) or 1.0
-    return [x / length for x in cut]
+
+def finished(vector: Sequence[float], task: InferenceTask) -> list[float]:
+    """The first entries that the task wants (all, if it has no more), at its length; a zero vector stays zero."""
+    cut = list(vector[: task.dimensions] if task.dimensions else vector)
+    return normalise(cut) if task.normalise else cut
+
+
+def normalise(vector: Sequence[float]) -> list[float]:
+    length = math.sqrt(math.fsum(x * x for x in vector)) or 1.0
+    return [x / length for x in vector]

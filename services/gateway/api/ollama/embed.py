@@ -44,7 +44,7 @@ async def embeddings(call: Call) -> Response:
         raise InvalidRequest("model is required")
     keep_alive, options = keep_alive_seconds(body.raw("keep_alive")), body.mapping("options")
     model = await _find_model(call, name)
-    task = _task(model, options, keep_alive, (prompt,) if prompt else ())
+    task = _task(model, options, keep_alive, (prompt,) if prompt else (), normalise=False)
     _, end = await whole_answer(call, model, task)
     return JsonAnswer({"embedding": end.embeddings[0] if prompt and end.embeddings else []})
 
@@ -69,6 +69,7 @@ def _task(
     *,
     truncate: bool = True,
     dimensions: int | None = None,
+    normalise: bool = True,
 ) -> InferenceTask:
     """Without inputs the model is only loaded."""
     return InferenceTask(
@@ -76,6 +77,7 @@ def _task(
         inputs=inputs,
         truncate=truncate,
         dimensions=dimensions,
+        normalise=normalise,
         options=resolve_options(model, options),
         keep_alive_seconds=keep_alive,
     )
