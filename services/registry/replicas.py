@@ -47,6 +47,7 @@ async def take_report(ctx: Context, report: ReportCache) -> CachePlan:
     async with ctx.db.transaction() as tx:
         await store.lock_node(tx, report.node)
         await store.save_peer(tx, report.worker_id, report.node, report.peer_url, report.peer_key)
+        await store.forget_gone(tx)
         await store.save_blobs(tx, report.node, report.blobs)
         await store.refresh(tx, report.node)
         return CachePlan(

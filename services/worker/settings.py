@@ -39,7 +39,11 @@ class Settings(ServiceSettings):
     )
     peer_host: str = Field("127.0.0.1", description="address on which other workers fetch blobs from this one")
     peer_port: int = Field(14001, ge=1, le=65535, description="port on which other workers fetch blobs from this one")
-    peer_url: str = Field("", description="where other workers reach it; empty: from peer_host and peer_port")
+    peer_url: str = Field(
+        "",
+        pattern=r"^(https?://\S+)?$",
+        description="where other workers reach it; empty: from peer_host and peer_port",
+    )
     peer_transfers: int = Field(8, ge=1, le=256, description="chunks of 4 MiB sent to other workers at once")
     peer_bytes_per_second: int = Field(0, ge=0, description="bound on what is sent to other workers; 0: none")
     scrub_seconds: float = Field(86400.0, gt=0, description="a blob on the disk is verified again after this long")
@@ -70,4 +74,5 @@ class Settings(ServiceSettings):
     @property
     def peers_url(self) -> str:
         reachable = socket.gethostname() if self.peer_host in ("0.0.0.0", "::") else self.peer_host
+        reachable = f"[{reachable}]" if ":" in reachable else reachable
         return (self.peer_url or f"http://{reachable}:{self.peer_port}").rstrip("/")

@@ -49,8 +49,6 @@ async def lock_node(tx: Transaction, node: str) -> None:
 
 
 async def save_peer(tx: Transaction, worker_id: str, node: str, url: str, key: str) -> None:
-    """Also forgets workers that have been silent for a day: each start makes a new one."""
-    await tx.execute("delete from peers where heard_at < now() - interval '1 day'")
     await tx.execute(
         """
         insert into peers (worker_id, node, url, key) values (%s, %s, %s, %s)
@@ -58,6 +56,26 @@ async def save_peer(tx: Transaction, worker_id: str, node: str, url: str, key: s
         set node = excluded.node, url = excluded.url, key = excluded.key, heard_at = now()
         """,
         [worker_id, node, url, key],
+    )
+
+
+async def forget_gone(tx: Transaction) -> None:
+    """Workers silent for a day whose node has a newer one, for each start makes one; nodes silent for a month."""
+    await tx.execute(
+        """
+        with forgotten as (
+            delete from peers where heard_at < now() - interval '30 days' or (
+                heard_at < now() - interval '1 day' and exists (
+                    select from peers as newer where newer.node = peers.node and newer.heard_at > peers.heard_at
+                )
+            ) returning node
+        ), gone as (
+            select node from forgotten except select node from peers where heard_at >= now() - interval '30 days'
+        ), dropped as (
+            delete from cached_blobs where node in (select node from gone)
+        )
+        delete from model_replicas where node in (select node from gone)
+        """
     )
 
 

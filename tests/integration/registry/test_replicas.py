@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from libs.common import peer_token
 from libs.common.bus.base import Bus
 from libs.common.bus.memory import MemoryBroker
-from libs.common.contracts.registry import ListReplicas, LocateBlob, Replica, ReplicateModel
+from libs.common.contracts.registry import CachedBlob, ListReplicas, LocateBlob, Replica, ReplicateModel, ReportCache
 from libs.common.errors import InvalidRequest, ModelNotFound
 from libs.common.tasks import Tasks
 from libs.common.web import HttpServer, create_ops_app
@@ -239,3 +239,28 @@ async def test_peers_are_named_to_others_while_they_are_heard(
     assert (await bus.ask(LocateBlob(digest=weights, node="a"))).peers == ()
     async with ctx.db.transaction() as tx:
         assert await store.find_peers(tx, weights, "b", 0, 4) == []
+
+
+async def test_a_node_that_is_gone_for_a_month_is_forgotten(bus: Bus, ctx: Context, weights: str) -> None:
+    blobs = (CachedBlob(digest=weights, size=1, completed=1, verified_at=time.time()),)
+    for name in ("here", "gone"):
+        await bus.ask(ReportCache(node=name, worker_id=name, peer_url="http://n", peer_key="key", blobs=blobs))
+    for silent, left in (("29 days", {"here", "gone"}), ("31 days", {"here"})):
+        async with ctx.db.transaction() as tx:
+            await tx.execute("update peers set heard_at = now() - %s::interval where node = 'gone'", [silent])
+            await store.forget_gone(tx)
+        assert set(await replicas(bus)) == left
+    async with ctx.db.transaction() as tx:
+        rows = await tx.execute("select distinct node from cached_blobs")
+        assert await rows.fetchall() == [("here",)]
+
+
+async def test_of_the_workers_a_node_had_the_last_is_kept(ctx: Context) -> None:
+    async with ctx.db.transaction() as tx:
+        for worker in ("first", "last"):
+            await store.save_peer(tx, worker, "n", "http://n", "key")
+        await tx.execute("update peers set heard_at = now() - interval '2 days'")
+        await tx.execute("update peers set heard_at = now() - interval '3 days' where worker_id = 'first'")
+        await store.forget_gone(tx)
+        rows = await tx.execute("select worker_id from peers")
+        assert await rows.fetchall() == [("last",)]
