@@ -113,7 +113,7 @@ class TestToolsAndThinking:
 
     async def test_thinking_comes_first(self, ask: Ask) -> None:
         parts = await ask("chat", "echo-think", QUESTION, think=True, stream=True)
-        kinds = [kind for part in parts for kind in ("thinking", "content") if part.message[kind]]
+        kinds = [kind for part in parts for kind in ("thinking", "content") if getattr(part.message, kind)]
         assert kinds == sorted(kinds, reverse=True)
         assert set(kinds) == {"thinking", "content"}
 
