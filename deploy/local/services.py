@@ -71,14 +71,16 @@ def _worker(config: Config, shared: Mapping[str, str], number: int) -> Program:
 
 
 def _passed_on(config: Config, *prefixes: str) -> dict[str, str]:
-    return {
-        name: value for name, value in config.env.items() if name.startswith(prefixes) and not name.endswith("_URL")
-    }
+    return {name: value for name, value in config.env.items() if name.startswith(prefixes)}
 
 
 def _shared_environment(config: Config, infrastructure: Infrastructure) -> dict[str, str]:
     exactly = {name: config.env[name] for name in PASSED_ON_EXACTLY if name in config.env}
-    passed_on = {name: value for name, value in _passed_on(config, *PASSED_ON).items() if name not in config.secrets}
+    passed_on = {
+        name: value
+        for name, value in _passed_on(config, *PASSED_ON).items()
+        if name not in config.secrets and not name.endswith("_URL")  # those of the infrastructure: chosen for each
+    }
     telemetry = {"OTEL_EXPORTER_OTLP_ENDPOINT": infrastructure.otlp_endpoint} if infrastructure.otlp_endpoint else {}
     return {
         **telemetry,
