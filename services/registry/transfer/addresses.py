@@ -8,7 +8,6 @@ later gains nothing.
 import ipaddress
 import socket
 from collections.abc import Iterable
-from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address
 
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -36,10 +35,18 @@ class AllowedHosts:
         return (target.is_global and not target.is_multicast) or any(target in network for network in self._networks)
 
     def check_literal(self, host: str) -> None:
-        """For hosts that are addresses already, which no resolver sees. Raises ``Forbidden``."""
-        with suppress(ValueError):
-            if not self.permit(host, str(ipaddress.ip_address(host))):
-                raise refusal(host)
+        """For what no resolver sees, because aiohttp takes it for an address.
+
+        Raises ``Forbidden``, also for old ways to write one (``127.1``), which systems understand though we do not.
+        """
+        if ":" not in host and not host.replace(".", "").isdigit():
+            return
+        try:
+            permitted = self.permit(host, host)
+        except ValueError:
+            permitted = False
+        if not permitted:
+            raise refusal(host)
 
 
 class CheckedResolver(AbstractResolver):

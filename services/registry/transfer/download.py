@@ -155,7 +155,7 @@ class Download:
             # Before it is done, so that no other part does it, too.
             self._saved, self._save_at = completed, time.monotonic() + SAVE_SECONDS
             async with self._saving:
-                await asyncio.to_thread(self._save)
+                await _to_its_end(asyncio.to_thread(self._save))
 
     def _save(self) -> None:
         with full_disks_explained():

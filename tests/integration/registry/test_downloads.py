@@ -238,6 +238,18 @@ async def test_a_failure_reaches_all_who_share(here: Here, there: FakeRegistry, 
     assert [type(result) for result in results] == [NotFound, NotFound]
 
 
+async def test_nobody_depends_on_the_registry_that_another_pull_has_chosen(
+    here: Here, remotes: Remotes, blob: Blob, content: bytes
+) -> None:
+    async with FakeRegistry().running() as without_it:
+        other = remotes.repository(f"{without_it.host}/ns/model", insecure=True)
+        _, fetched = await asyncio.gather(
+            here.downloads.fetch(other, blob, lambda _: None), here.fetch(blob), return_exceptions=True
+        )
+    assert fetched is None
+    assert here.has(blob, content)
+
+
 async def test_another_process_waits_and_finds_it_done(
     new_here: NewHere, there: FakeRegistry, blob: Blob, content: bytes
 ) -> None:

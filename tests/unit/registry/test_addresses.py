@@ -49,6 +49,13 @@ def test_a_name_is_no_literal() -> None:
     AllowedHosts().check_literal("localhost")
 
 
+@pytest.mark.parametrize("host", ["2130706433", "127.1", "0177.0.0.1", "127.0.0.1.", "0", "8.8.8.8.8", "\uff11.1.1.1"])
+def test_an_address_in_a_form_that_others_may_read_otherwise(host: str) -> None:
+    with pytest.raises(Forbidden):
+        AllowedHosts(["10.0.0.0/8"]).check_literal(host)
+    AllowedHosts([host]).check_literal(host)
+
+
 class Names(AbstractResolver):
     def __init__(self, addresses: list[str]) -> None:
         self.addresses = addresses
