@@ -9,7 +9,7 @@ from typing import Any, Final
 from llguidance import LLMatcher
 
 from libs.common.contracts.inference import EngineName, InferenceTask, OutputFormat
-from libs.common.errors import ContextExceeded, InvalidRequest, ModelLoadFailed, UnsupportedByModel
+from libs.common.errors import ContextExceeded, EngineFailed, InvalidRequest, ModelLoadFailed, UnsupportedByModel
 from services.worker.engines.base import Embeddings, Finish, Job, LoadedEngine, LoadSpec, Piece
 from services.worker.engines.images import count_images
 from services.worker.engines.llama_chat import chat
@@ -106,10 +106,10 @@ class LlamaCppModel:
         return self._process.pid
 
     async def close(self) -> None:
+        await self._process.close()  # first, so that no embedder is started any more
         async with self._embedder_lock:
             if self._embedder is not None:
                 await self._embedder.close()
-        await self._process.close()
 
     async def generate(self, job: Job) -> AsyncGenerator[Piece | Finish, None]:
         task = job.task
@@ -182,6 +182,8 @@ class LlamaCppModel:
 
     async def _embedding_process(self) -> LlamaProcess:
         async with self._embedder_lock:
+            if self._generates and (reason := self._process.failure()):
+                raise EngineFailed(f"the engine of the model is gone: {reason}")
             if self._embedder is None or (self._embedder.failure() and self._generates):
                 self._embedder = await self._start(True)
             return self._embedder

@@ -1,14 +1,18 @@
 """What the llama.cpp server and OpenAI-compatible upstreams have in common on the wire."""
 
 from collections.abc import AsyncGenerator, Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import httpx
 import orjson
 
 from libs.common.contracts.inference import ChatMessage
 from libs.common.contracts.tokens import Logprob, TopLogprob
+from libs.common.errors import EngineFailed
 from services.worker.engines.images import data_uri
+
+LONGEST_LINE_BYTES: Final = 16 << 20
+"""Of a streamed answer. The longest we know are whole tool calls."""
 
 
 def wire_messages(messages: Sequence[ChatMessage], *, reasoning: bool) -> list[dict[str, Any]]:
@@ -69,11 +73,13 @@ async def server_sent_json(response: httpx.Response) -> AsyncGenerator[dict[str,
     """The JSON of each ``data:`` line, until ``[DONE]`` or the end. Comments are skipped.
 
     Splits bytes at newlines itself: httpx's ``aiter_lines`` also splits at U+2028, which JSON may contain.
-    Raises ``orjson.JSONDecodeError``.
+    Raises ``orjson.JSONDecodeError``, and ``EngineFailed`` for a line without an end.
     """
     rest = b""
-    async for chunk in response.aiter_raw():
+    async for chunk in response.aiter_bytes():
         *lines, rest = (rest + chunk).split(b"\n")
+        if len(rest) > LONGEST_LINE_BYTES:
+            raise EngineFailed("the engine sent a line without an end")
         for line in lines:
             if line.startswith(b"data:"):
                 data = line[5:].strip()

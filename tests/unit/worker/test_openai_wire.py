@@ -1,4 +1,5 @@
 import base64
+import gzip
 from collections.abc import AsyncIterator
 
 import httpx
@@ -6,6 +7,7 @@ import pytest
 
 from libs.common.contracts.inference import ChatMessage, ToolCall, ToolFunction
 from libs.common.contracts.tokens import Logprob, TopLogprob
+from libs.common.errors import EngineFailed
 from services.worker.engines.openai_wire import error_text, read_logprobs, server_sent_json, wire_messages
 
 
@@ -57,6 +59,22 @@ async def test_events_cut_anywhere(size: int) -> None:
 
     response = httpx.Response(200, content=chunks())
     assert [event async for event in server_sent_json(response)] == [{"a": "x\u2028y"}, {"b": 2}]
+
+
+async def test_events_that_a_proxy_compressed() -> None:
+    body = gzip.compress(b'data: {"a":1}\n\ndata: [DONE]\n\n')
+    response = httpx.Response(200, headers={"Content-Encoding": "gzip"}, stream=httpx.ByteStream(body))
+    assert [event async for event in server_sent_json(response)] == [{"a": 1}]
+
+
+async def test_a_line_without_an_end_is_not_gathered_for_ever() -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        while True:
+            yield b"x" * (1 << 20)
+
+    with pytest.raises(EngineFailed, match="without an end"):
+        async for _ in server_sent_json(httpx.Response(200, content=chunks())):
+            pass
 
 
 @pytest.mark.parametrize(
