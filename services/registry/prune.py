@@ -8,7 +8,7 @@ from typing import Final
 import structlog
 
 from libs.common.errors import Unavailable
-from services.registry import manifests
+from services.registry import manifests, uploads
 from services.registry.context import Context
 from services.registry.store import blobs as store
 
@@ -34,6 +34,7 @@ async def prune(ctx: Context) -> list[str]:
     for first in range(0, len(old), BATCH):
         removed += await _remove(ctx, old[first : first + BATCH], older_than_seconds=ctx.settings.prune_after_seconds)
     partials = await ctx.blobs.remove_partials(PARTIAL_SECONDS)
+    await uploads.give_up_old(ctx)
     if removed or partials:
         log.info("pruned", blobs=len(removed), partial_files=partials)
     return removed

@@ -27,7 +27,12 @@ _ID: Final = re.compile(r"[0-9a-f]{32}")
 
 async def begin(ctx: Context) -> str:
     """The id of a new upload. Raises ``Overloaded`` while too many are open."""
-    return await asyncio.to_thread(_begin, ctx.settings.data_dir / "uploads")
+    return await asyncio.to_thread(_begin, _directory(ctx))
+
+
+async def give_up_old(ctx: Context) -> None:
+    """Those that nobody goes on with are removed."""
+    await asyncio.to_thread(_open_uploads, _directory(ctx))
 
 
 async def size(ctx: Context, upload: str) -> int:
@@ -71,11 +76,14 @@ async def abandon(ctx: Context, upload: str) -> None:
 def _path(ctx: Context, upload: str) -> Path:
     if not _ID.fullmatch(upload):
         raise NotFound("there is no such upload")
-    return ctx.settings.data_dir / "uploads" / upload
+    return _directory(ctx) / upload
+
+
+def _directory(ctx: Context) -> Path:
+    return ctx.settings.data_dir / "uploads"
 
 
 def _begin(directory: Path) -> str:
-    directory.mkdir(parents=True, exist_ok=True)
     if _open_uploads(directory) >= MOST_UPLOADS:
         raise Overloaded("too many uploads are open")
     upload = secrets.token_hex(16)
@@ -86,6 +94,7 @@ def _begin(directory: Path) -> str:
 
 def _open_uploads(directory: Path) -> int:
     """How many there are, once those that were given up are gone."""
+    directory.mkdir(parents=True, exist_ok=True)
     given_up_before = time.time() - LONGEST_PAUSE_SECONDS
     count = 0
     for entry in os.scandir(directory):

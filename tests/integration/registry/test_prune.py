@@ -8,7 +8,7 @@ import pytest
 from libs.common.bus.base import Bus
 from libs.common.contracts.registry import DeleteModel, ListModels
 from libs.common.errors import InvalidRequest, ModelNotFound
-from services.registry import catalog, names
+from services.registry import catalog, names, uploads
 from services.registry.context import Context
 from services.registry.prune import PARTIAL_SECONDS, prune
 
@@ -79,6 +79,14 @@ async def test_partial_files_are_kept_for_a_day(ctx: Context) -> None:
         age(path, seconds)
     await prune(ctx)
     assert [path for path in (dead, alive) if path.exists()] == [alive]
+
+
+async def test_uploads_that_nobody_goes_on_with_are_given_up(ctx: Context) -> None:
+    await prune(ctx)  # before there is a directory for them
+    dead, alive = await uploads.begin(ctx), await uploads.begin(ctx)
+    age(ctx.settings.data_dir / "uploads" / dead, uploads.LONGEST_PAUSE_SECONDS + 1)
+    await prune(ctx)
+    assert [path.name for path in (ctx.settings.data_dir / "uploads").iterdir()] == [alive]
 
 
 async def test_nobody_refers_to_a_blob_while_it_goes(ctx: Context, tiny_gguf: Path) -> None:
