@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,46 +12,62 @@ import pytest
 from tests.fixtures.database import new_database
 from tests.fixtures.infra import provided
 from tests.fixtures.suite import Process, Suite, a_suite, eventually
+from tests.fixtures.tcp_proxy import Proxy
 from tests.fixtures.tiny_gguf import write_tiny_gguf
 
 pytestmark = [pytest.mark.e2e, pytest.mark.chaos]
 
 SIZE = 1 << 30
 CHUNKS = SIZE >> 22
+ON_THE_WAY = 4
+"""Chunks that have begun to arrive when the network freezes."""
+
 MOST_GROWTH = 64 << 20
 """A worker holds some chunks of 4 MiB at a time; a copy of the blob would be sixteen times this."""
 
 
 @pytest.fixture
 async def suite(tmp_path: Path, postgres_url: str, passwords: dict[str, str]) -> AsyncIterator[Suite]:
-    """On servers of its own: another suite on the same broker would share its queues."""
+    """Not started. On servers of its own: another suite on the same broker would share its queues."""
     with provided(["rabbitmq", "redis"]) as servers, new_database(postgres_url, passwords) as urls:
-        async with a_running_suite(tmp_path, servers.urls["rabbitmq"], servers.urls["redis"], urls) as suite:
+        suite = a_suite(
+            tmp_path,
+            servers.urls["rabbitmq"],
+            servers.urls["redis"],
+            urls,
+            workers=0,
+            models={"big": write_big_gguf(tmp_path / "big.gguf")},
+        )
+        for name in ("west", "east"):
+            suite.add_worker(node=name, cache_dir=str(tmp_path / name), link_blobs="false")
+        try:
             yield suite
+        finally:
+            suite.stop()
 
 
-@asynccontextmanager
-async def a_running_suite(
-    tmp_path: Path, rabbitmq_url: str, redis_url: str, postgres_urls: dict[str, str]
-) -> AsyncIterator[Suite]:
-    model = write_tiny_gguf(tmp_path / "big.gguf")
-    with model.open("r+b") as file:
+def write_big_gguf(path: Path) -> Path:
+    write_tiny_gguf(path)
+    with path.open("r+b") as file:
         for index in range(CHUNKS):  # so that no two chunks are the same
             file.seek((index << 22) + (1 << 20))
             file.write(index.to_bytes(4, "big"))
         file.truncate(SIZE)
-    suite = a_suite(tmp_path, rabbitmq_url, redis_url, postgres_urls, workers=0, models={"big": model})
-    for name in ("west", "east"):
-        suite.add_worker(node=name, cache_dir=str(tmp_path / name), link_blobs="false")
-    try:
-        await suite.start("auth", "registry", "gateway", "worker-0")
-        yield suite
-    finally:
-        suite.stop()
+    return path
 
 
 @pytest.fixture
-async def admin(suite: Suite) -> AsyncIterator[httpx.AsyncClient]:
+async def network(suite: Suite) -> AsyncIterator[Proxy]:
+    """Between the workers and the registry's blobs. All but one worker run."""
+    registry = suite.processes["registry"]
+    async with Proxy("127.0.0.1", registry.ops_port).running() as proxy:
+        registry.environment["REGISTRY_PUBLIC_URL"] = f"http://127.0.0.1:{proxy.port}"
+        await suite.start("auth", "registry", "gateway", "worker-0")
+        yield proxy
+
+
+@pytest.fixture
+async def admin(suite: Suite, network: Proxy) -> AsyncIterator[httpx.AsyncClient]:
     async with suite.admin() as http:
         yield http
 
@@ -69,8 +84,7 @@ async def until_arrived(directory: Path, least: int) -> None:
     await eventually(so_many, f"{least} chunks arrived", 60)
 
 
-async def restart(process: Process) -> None:
-    process.kill()
+async def start_again(process: Process) -> None:
     process.start()
     await eventually(process.ready, f"{process.service} is back", 60)
 
@@ -109,16 +123,23 @@ async def most_memory(process: Process, while_running: "asyncio.Task[Any]") -> i
     return most
 
 
-async def test_everybody_is_killed_in_between(suite: Suite, admin: httpx.AsyncClient, tmp_path: Path) -> None:
+async def test_everybody_is_killed_in_between(
+    suite: Suite, network: Proxy, admin: httpx.AsyncClient, tmp_path: Path
+) -> None:
     west, east, registry = suite.processes["worker-0"], suite.processes["worker-1"], suite.processes["registry"]
+    network.freeze_after(SIZE // 8)
     await replicate(admin, 1)
-    await until_arrived(tmp_path / "west", CHUNKS // 10)
+    await until_arrived(tmp_path / "west", CHUNKS // 8 - ON_THE_WAY)
     before = arrived(tmp_path / "west")
-    await restart(west)
-    await until_arrived(tmp_path / "west", CHUNKS // 3)
-    await restart(registry)
+    west.kill()
+    network.freeze_after(SIZE // 4)
+    await start_again(west)
+    await until_arrived(tmp_path / "west", before + CHUNKS // 4 - 2 * ON_THE_WAY)
+    registry.kill()
+    await start_again(registry)
     before_registry = memory(registry)
     before_west = memory(west)
+    network.mend()
     done = asyncio.create_task(until_ready(admin, 1))
     most_west, most_registry = await asyncio.gather(most_memory(west, done), most_memory(registry, done))
     [replica] = await done
