@@ -118,9 +118,7 @@ class BlobStore:
         return await asyncio.to_thread(self._remove_partials, time.time() - seconds)
 
     def _list_old(self, before: float) -> list[str]:
-        if not self._directory.is_dir():
-            return []
-        found = [normalised(entry.name) for entry in os.scandir(self._directory) if entry.stat().st_mtime <= before]
+        found = [normalised(path.name) for path in self._directory.glob("sha256-*") if _is_old(path, before)]
         return [digest for digest in found if digest is not None]
 
     def _remove_partials(self, before: float) -> int:
@@ -195,6 +193,13 @@ def full_disks_explained() -> Iterator[None]:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise StorageFull from error
         raise
+
+
+def _is_old(path: Path, before: float) -> bool:
+    try:
+        return path.stat().st_mtime <= before
+    except FileNotFoundError:  # removed meanwhile, or a link that leads nowhere
+        return False
 
 
 def _remove_old(path: Path, older_than: float) -> bool:

@@ -164,3 +164,9 @@ async def test_renewing_makes_it_young_again(store: BlobStore) -> None:
     os.utime(store.path(DIGEST), (0, 0))
     assert await store.renew(DIGEST) == blob
     assert store.path(DIGEST).stat().st_mtime > 0
+
+
+async def test_a_link_that_leads_nowhere_keeps_nobody_from_finding_old_blobs(store: BlobStore) -> None:
+    blob = await store.add_bytes(b"old")
+    store.path("sha256:" + "0" * 64).symlink_to("nowhere")
+    assert await store.list_old(-60) == [blob.digest]
