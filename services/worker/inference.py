@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 from libs.common.bus.base import Delivery
 from libs.common.contracts.inference import InferenceTask
 from libs.common.contracts.scheduler import RequestInference
-from libs.common.contracts.tokens import Frame, StreamEnd, StreamError, Usage
+from libs.common.contracts.tokens import Frame, StreamEnd, StreamError, Usage, pack_vector
 from libs.common.contracts.worker import KeepAliveChanged, RunInference
 from libs.common.errors import (
     DeadlineExceeded,
@@ -197,7 +197,8 @@ async def _embed(loaded: LoadedEngine, task: InferenceTask, attempt: Attempt) ->
     result = await loaded.embed(task)
     _tokens.labels("input").inc(result.prompt_tokens)
     usage = Usage(result.prompt_tokens, 0, attempt.load_ns, time.perf_counter_ns() - began, 0)
-    return StreamEnd("stop", usage, embeddings=result.vectors)
+    packed = await asyncio.to_thread(lambda: [pack_vector(vector) for vector in result.vectors])
+    return StreamEnd("stop", usage, embeddings=packed)
 
 
 async def _generate(loaded: LoadedEngine, task: InferenceTask, attempt: Attempt, request_log: RequestLog) -> StreamEnd:

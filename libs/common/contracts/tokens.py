@@ -1,5 +1,7 @@
 """Frames of a token log. msgspec arrays, encoded once by the worker, stored and published as they are."""
 
+from array import array
+from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
@@ -46,7 +48,9 @@ class StreamEnd(msgspec.Struct, array_like=True, frozen=True):
     usage: Usage = Usage()
     error: StreamError | None = None
     context: list[int] = []
-    embeddings: list[list[float]] = []
+    embeddings: list[bytes] = []
+    """Packed vectors, see ``pack_vector``."""
+
     rendered: str | None = None
     """The prompt, where only that was asked for."""
 
@@ -70,6 +74,15 @@ class Frame(msgspec.Struct, array_like=True, frozen=True):
     end: StreamEnd | None = None
     logprobs: list[Logprob] = []
     """One for each generated token."""
+
+
+def pack_vector(vector: Iterable[float]) -> bytes:
+    """As 32-bit floats, which is all that engines compute: a batch of vectors is many megabytes otherwise."""
+    return array("f", vector).tobytes()
+
+
+def unpack_vector(packed: bytes) -> list[float]:
+    return array("f", packed).tolist()
 
 
 _encoder = msgspec.msgpack.Encoder()

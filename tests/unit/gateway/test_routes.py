@@ -158,6 +158,15 @@ async def test_inputs_are_counted() -> None:
     assert (response.status_code, response.json()) == (400, {"error": "input must not have more than 10000 items"})
 
 
+async def test_so_are_the_numbers_of_all_vectors(gateway: Gateway, http: httpx.AsyncClient) -> None:
+    details = ModelDetails(embedding_length=1_000_000)
+    gateway.models["long:latest"] = a_model(name="long:latest", capabilities=("embedding",), details=details)
+    response = await http.post("/api/embed", json={"model": "long", "input": ["a"] * 9})
+    assert response.json() == {"error": "input must not have more than 8 items for this model"}
+    assert response.status_code == 400
+    assert (await http.post("/api/embed", json={"model": "long", "input": ["a"] * 3})).status_code == 200
+
+
 WRONG_INPUTS: list[Any] = [1, [1], {}, ["a", None], True]
 
 
