@@ -23,8 +23,8 @@ async def push(ctx: Context, name: str, *, insecure: bool, report: Report) -> No
     report(Progress(status="retrieving manifest"))
     manifest = await catalog.find_manifest(ctx, name)
     if (parsed.host, parsed.namespace) == (DEFAULT_HOST, DEFAULT_NAMESPACE):
-        # Ollama's command line knows these words, and says that the name needs a namespace.
-        raise ServiceError("unauthorized: access denied")
+        # Ollama's command line knows the first words, and says that the name needs a namespace.
+        raise ServiceError("unauthorized: access denied: the name must say where to, as in host/namespace/model")
     config, *layers = manifest.layers
     for layer in (*layers, config):
         await _send(ctx, remote, layer.blob, _origin(layer, parsed.host), report)

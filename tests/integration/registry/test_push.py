@@ -123,7 +123,7 @@ async def test_a_model_that_is_not_here(ctx: Context, there: FakeRegistry) -> No
 
 async def test_a_name_without_a_namespace_of_ones_own(ctx: Context, tiny_gguf: Path) -> None:
     await catalog.import_gguf(ctx, "tiny", tiny_gguf)
-    with pytest.raises(ServiceError, match="unauthorized: access denied"):
+    with pytest.raises(ServiceError, match="unauthorized: access denied: the name must say where to"):
         await pushed(ctx, "tiny")
 
 
