@@ -7,15 +7,20 @@ from uuid import uuid4
 
 import pytest
 import redis.asyncio as redis
+from pydantic import SecretStr
+from yarl import URL
 
 from libs.common.contracts.tokens import Frame, Logprob, StreamEnd, encode_frame
 from libs.common.errors import DeadlineExceeded, StreamLost
 from libs.common.redis_client import open_redis
 from libs.common.settings import RedisSettings
 from libs.common.tasks import Tasks
+from libs.common.token_log import follower as follower_module
 from libs.common.token_log.follower import Following, LogFollower
 from libs.common.token_log.store import Append, Status, TokenLogStore, log_key
 from libs.common.token_log.writer import Fenced, LogWriter
+from tests.fixtures.suite import eventually
+from tests.fixtures.tcp_proxy import Proxy
 
 
 @pytest.fixture
@@ -176,6 +181,34 @@ class TestWriterAndFollower:
         last = Append(request_id, 1, 3, True, [encode_frame(Frame(request_id, 1, 3, text="3", end=StreamEnd()))])
         await store.append(follower.channel, [last])
         assert await collect(following) == "1 2 3"
+
+    async def test_a_subscription_that_died_without_a_word_is_made_again(
+        self,
+        client: redis.Redis,
+        settings: RedisSettings,
+        tasks: Tasks,
+        request_id: str,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(follower_module, "PING_SECONDS", 0.1)
+        monkeypatch.setattr(follower_module, "SILENCE_BEFORE_FIRST_SECONDS", 1000.0)
+        url = URL(settings.url.get_secret_value())
+        async with Proxy(url.host or "", url.port or 6379).running() as proxy:
+            through = settings.model_copy(
+                update={"url": SecretStr(str(url.with_host("127.0.0.1").with_port(proxy.port)))}
+            )
+            async with LogFollower.open(client, through, uuid4().hex, tasks.start) as follower:
+                proxy.forget()
+
+                async def subscribed_again() -> bool:
+                    [(_, subscribers)] = await client.pubsub_numsub(follower.channel)
+                    return bool(subscribers == 2)  # Redis does not know that the first is gone
+
+                await eventually(subscribed_again, "it has noticed")
+                following = follower.follow(request_id, time.time() + 60)
+                append = Append(request_id, 1, 1, False, frames(request_id, 1, 1))
+                await TokenLogStore(client, settings).append(follower.channel, [append])
+                assert (await asyncio.wait_for(following.next(), timeout=20)).text == "1 "
 
     async def test_a_lost_log_is_written_again(
         self, writer: LogWriter, follower: LogFollower, client: redis.Redis, store: TokenLogStore, request_id: str

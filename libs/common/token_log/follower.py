@@ -14,6 +14,7 @@ import msgspec
 import redis.asyncio as redis
 import structlog
 from prometheus_client import Counter
+from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
 from libs.common.contracts.tokens import Frame
@@ -29,6 +30,9 @@ SILENCE_SECONDS = 2.0
 
 SILENCE_BEFORE_FIRST_SECONDS = 10.0
 """A request that waits for its turn says nothing for long."""
+
+PING_SECONDS = 5.0
+"""After this long without a message the subscription has to answer; as long again, and it is taken for dead."""
 
 LOST_SECONDS = 10.0
 """A log that had frames and stays away this long will not come back: its worker would have written it again."""
@@ -129,17 +133,15 @@ class LogFollower:
     async def _listen(self, settings: RedisSettings, subscribed: asyncio.Event) -> None:
         while True:
             # A connection of its own without a read timeout: silence is normal here.
-            client = redis.Redis.from_url(
-                settings.url.get_secret_value(), socket_connect_timeout=2, health_check_interval=10
-            )
+            client = redis.Redis.from_url(settings.url.get_secret_value(), socket_connect_timeout=2)
             try:
                 async with client, client.pubsub(ignore_subscribe_messages=True) as pubsub:
                     await pubsub.subscribe(self.channel)
                     subscribed.set()
                     for following in self._following.values():
                         following.heard_at = 0  # whatever was said while nobody listened is read by the next sweep
-                    async for message in pubsub.listen():
-                        await self._deliver(_decoder.decode(message["data"]))
+                    async for data in _messages(pubsub):
+                        await self._deliver(_decoder.decode(data))
             except (RedisError, OSError) as error:
                 log.warning("lost the token log subscription, subscribing again", error=str(error))
                 await asyncio.sleep(0.2)
@@ -181,3 +183,19 @@ class LogFollower:
                     following.heard_at = clock
                     _repairs.labels("silence").inc()
                     await self._repair(following)
+
+
+async def _messages(pubsub: PubSub) -> AsyncIterator[bytes]:
+    """What is published. Raises ``RedisError`` also when the connection was lost without a word, as NATs do it."""
+    pinged = False
+    while True:
+        message = await pubsub.get_message(timeout=PING_SECONDS)
+        if message is not None:
+            pinged = False
+            if message["type"] == "message":
+                yield message["data"]
+        elif pinged:
+            raise redis.ConnectionError("the subscription does not answer")
+        else:
+            await pubsub.ping()
+            pinged = True
