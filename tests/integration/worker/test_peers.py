@@ -1,7 +1,7 @@
 """The door for other workers, on a real server."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import cast
@@ -18,7 +18,11 @@ from services.worker.blobs.files import CHUNK_BYTES
 from tests.fixtures.blob_sources import CONTENT, DIGEST, Sources, damaged
 
 KEY = "the key of this worker"
-TOKEN = peer_token.issue(KEY, DIGEST)
+
+
+def credential(key: str = KEY, digest: str = DIGEST) -> str:
+    """Made when it is needed: one made when this file was read had expired when a long run came here."""
+    return f"Bearer {peer_token.issue(key, digest)}"
 
 
 @pytest.fixture
@@ -40,9 +44,9 @@ class Door:
         self._http = http
 
     async def get(
-        self, wanted: str = "bytes=0-9", *, authorization: str = f"Bearer {TOKEN}", digest: str = DIGEST
+        self, wanted: str = "bytes=0-9", *, authorization: str | None = None, digest: str = DIGEST
     ) -> httpx.Response:
-        headers = {"Authorization": authorization, "Range": wanted}
+        headers = {"Authorization": credential() if authorization is None else authorization, "Range": wanted}
         return await self._http.get(f"/blobs/{digest}", headers=headers)
 
 
@@ -94,28 +98,28 @@ async def test_ranges_that_no_peer_asks_for(door: Door, wanted: str) -> None:
 @pytest.mark.parametrize(
     "authorization",
     [
-        "",
-        TOKEN,
-        f"Basic {TOKEN}",
-        f"Bearer {peer_token.issue(KEY, 'sha256:' + '0' * 64)}",
-        f"Bearer {peer_token.issue('the key of another worker', DIGEST)}",
-        f"Bearer {peer_token.issue(KEY, DIGEST, now=1.0)}",
+        lambda: "",
+        lambda: peer_token.issue(KEY, DIGEST),
+        lambda: f"Basic {peer_token.issue(KEY, DIGEST)}",
+        lambda: credential(digest=f"sha256:{'0' * 64}"),
+        lambda: credential("the key of another worker"),
+        lambda: f"Bearer {peer_token.issue(KEY, DIGEST, now=1.0)}",
     ],
 )
-async def test_only_who_has_a_token_for_this_blob(door: Door, authorization: str) -> None:
-    response = await door.get(authorization=authorization)
+async def test_only_who_has_a_token_for_this_blob(door: Door, authorization: Callable[[], str]) -> None:
+    response = await door.get(authorization=authorization())
     assert (response.status_code, response.json()["error"]["code"]) == (401, "unauthenticated")
 
 
 async def test_a_blob_that_is_not_here(door: Door) -> None:
     digest = "sha256:" + "0" * 64
-    response = await door.get(digest=digest, authorization=f"Bearer {peer_token.issue(KEY, digest)}")
+    response = await door.get(digest=digest, authorization=credential(digest=digest))
     assert (response.status_code, response.json()["error"]["code"]) == (404, "not_found")
 
 
 @pytest.mark.parametrize("name", ["..%2f..%2fetc%2fpasswd", "sha256:abc", "%00"])
 async def test_what_is_no_digest(door: Door, name: str) -> None:
-    response = await door.get(digest=name, authorization=f"Bearer {peer_token.issue(KEY, name)}")
+    response = await door.get(digest=name, authorization=credential(digest=name))
     assert response.status_code in {400, 401, 404}
 
 
