@@ -55,10 +55,10 @@ def already_loaded(request: RequestInference, worker: Worker) -> float:
 def context_suffices(request: RequestInference, worker: Worker) -> float:
     """A model in use that is loaded with less would first have to be left by all who use it, then loaded again."""
     loaded = _loaded(request.model, worker)
-    if loaded is None or request.num_ctx <= loaded.context_length or not worker.granted_to(loaded.runner):
+    if loaded is None or not worker.granted_to(loaded.runner):
         return 0.0
-    most = request.model.context_length or request.num_ctx
-    return 0.0 if loaded.context_length >= most else -2.0
+    bounds = (request.num_ctx, request.model.context_length or request.num_ctx, worker.heartbeat.max_context_length)
+    return 0.0 if loaded.context_length >= min(bounds) else -2.0
 
 
 def free_share(_request: RequestInference, worker: Worker) -> float:

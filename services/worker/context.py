@@ -118,8 +118,6 @@ def _limits(settings: Settings) -> Limits:
     return Limits(
         max_loaded=settings.max_loaded_models,
         slots_per_model=settings.slots_per_model,
-        context=ContextPolicy(
-            default=settings.context_length, largest=max(settings.context_length, settings.max_context_length)
-        ),
+        context=ContextPolicy(default=settings.context_length, largest=settings.longest_context),
         keep_alive_seconds=settings.keep_alive_seconds,
     )

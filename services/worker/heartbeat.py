@@ -35,6 +35,7 @@ def compose(ctx: Context) -> WorkerHeartbeat:
         slots=max(settings.slots, settings.slots_per_model),
         slots_per_model=settings.slots_per_model,
         max_loaded_models=settings.max_loaded_models,
+        max_context_length=settings.longest_context,
         loaded=ctx.models.snapshot(),
         running=tuple(
             RunningRequest(request_id=request_id, epoch=running.epoch, runner=running.runner)

@@ -176,8 +176,9 @@ async def _produce(ctx: Context, attempt: Attempt, request_log: RequestLog) -> S
         _load_seconds.observe(attempt.load_ns / 1e9)
         seconds = task.keep_alive_seconds
         if seconds is not None and ctx.models.keep(request.model.runner, seconds):
-            # Not on the way to the first token, but before the end of the answer.
-            stack.push_async_callback(_tell_other_workers, ctx, request.model.runner, seconds)
+            # Nobody waits for it on the way to the first token, but at the end of the answer all have been told.
+            telling = asyncio.create_task(_tell_other_workers(ctx, request.model.runner, seconds), name="keep alive")
+            stack.push_async_callback(asyncio.wait, {telling})
         if task.kind == "load":
             return StreamEnd("load", Usage(load_ns=attempt.load_ns))
         if task.kind == "embed":

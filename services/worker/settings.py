@@ -72,6 +72,10 @@ class Settings(ServiceSettings):
     upstreams: tuple[UpstreamSettings, ...] = Field((), description="JSON list of OpenAI-compatible servers")
 
     @property
+    def longest_context(self) -> int:
+        return max(self.context_length, self.max_context_length)
+
+    @property
     def peers_url(self) -> str:
         reachable = socket.gethostname() if self.peer_host in ("0.0.0.0", "::") else self.peer_host
         reachable = f"[{reachable}]" if ":" in reachable else reachable

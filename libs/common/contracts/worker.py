@@ -85,6 +85,7 @@ class WorkerHeartbeat(Event):
     slots: int = Field(description="requests this worker runs at once, over all models")
     slots_per_model: int
     max_loaded_models: int
+    max_context_length: int = Field(1 << 30, description="no model is loaded with a longer one, in tokens")
     loaded: tuple[LoadedModel, ...] = ()
     running: tuple[RunningRequest, ...] = ()
     virtual_models: tuple[VirtualModel, ...] = ()

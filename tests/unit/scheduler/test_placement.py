@@ -85,3 +85,11 @@ def test_a_longer_context_goes_where_nobody_has_to_be_waited_for() -> None:
     unused = a_worker(worker_id="unused", loaded=loaded)
     assert placement.place(asks_for(WEIGHTS, num_ctx=4097), [idle, unused]) is unused
     assert placement.place(asks_for(WEIGHTS, num_ctx=4097), [busy]) is busy, "better late than never"
+
+
+def test_a_context_longer_than_any_worker_has_is_no_reason_to_load_it_elsewhere() -> None:
+    loaded = (a_loaded_model(WEIGHTS, context_length=32768),)
+    busy = a_worker(max_context_length=32768, loaded=loaded, granted=(WEIGHTS.runner,))
+    assert placement.context_suffices(asks_for(WEIGHTS, num_ctx=131072), busy) == 0
+    roomy = a_worker(max_context_length=65536, loaded=loaded, granted=(WEIGHTS.runner,))
+    assert placement.context_suffices(asks_for(WEIGHTS, num_ctx=131072), roomy) < 0
