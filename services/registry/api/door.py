@@ -14,7 +14,7 @@ from services.registry.blobs import Blob
 from services.registry.context import Context
 
 
-def _context_for_services(request: Request) -> Context:
+async def _context_for_services(request: Request) -> Context:
     """Raises ``Unauthenticated`` unless the caller shows the token that workers and gateways share with us."""
     ctx: Context = request.app.state.context
     expected = f"Bearer {ctx.settings.blob_token.get_secret_value()}"
