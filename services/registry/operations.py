@@ -15,7 +15,7 @@ from cachetools import TTLCache
 
 from libs.common.bus.base import Bus, Delivery
 from libs.common.contracts.registry import CreateModel, Failure, PullModel, PushModel
-from libs.common.errors import Overloaded, RequestCancelled, ServiceError
+from libs.common.errors import Overloaded, RequestCancelled, ServiceError, Unavailable
 from libs.common.tasks import Tasks
 from services.registry.progress import Report, Reports
 
@@ -32,6 +32,9 @@ MOST_HELD: Final = 200
 
 PREFETCH: Final = MOST_HELD + 50
 """What is too much must be delivered, too, to be refused."""
+
+AGAIN_SECONDS: Final = (1.0, 5.0, 30.0)
+"""Pauses before work goes on that found Postgres or the broker away."""
 
 
 @dataclass(eq=False)
@@ -124,7 +127,7 @@ class Operations:
         operation.working = True
         try:
             async with lane.slots:
-                await work(operation.reports)
+                await _with_patience(work, operation.reports)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if not operation.cancelled or task is None:
@@ -143,6 +146,19 @@ class Operations:
         finally:
             operation.working = False
         return None
+
+
+async def _with_patience(work: Work, report: Report) -> None:
+    """A restart of Postgres must not end what has taken hours; what is done already takes no time again."""
+    for pause in AGAIN_SECONDS:
+        try:
+            await work(report)
+        except Unavailable as error:
+            log.warning("work will go on", seconds=pause, why=error.message)
+            await asyncio.sleep(pause)
+        else:
+            return
+    await work(report)
 
 
 def _failure(error: ServiceError) -> Failure:

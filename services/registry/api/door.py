@@ -1,8 +1,9 @@
 """Who may come in, and what bodies and files are like behind every route."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from secrets import compare_digest
-from typing import Annotated
+from typing import Annotated, Final
 
 from fastapi import Depends, Request
 from starlette.requests import ClientDisconnect
@@ -12,6 +13,9 @@ from libs.common.errors import InvalidRequest, RequestCancelled, TooLarge, Unaut
 from services.registry import blobs
 from services.registry.blobs import Blob
 from services.registry.context import Context
+
+PAUSE_SECONDS: Final = 120.0
+"""Of a body: longer than gateways wait for its sender. Who is silent for so long is gone without a goodbye."""
 
 
 async def _context_for_services(request: Request) -> Context:
@@ -35,19 +39,26 @@ def checked_digest(text: str) -> str:
 
 
 async def body_of(request: Request, limit: int) -> AsyncIterator[bytes]:
-    """As it comes. Raises ``TooLarge`` as soon as it is known to exceed ``limit`` bytes, ``RequestCancelled``."""
+    """As it comes. Raises ``TooLarge`` as soon as it is known to exceed ``limit`` bytes.
+
+    ``RequestCancelled`` if its sender goes away or does not go on.
+    """
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
         raise TooLarge
-    size = 0
-    try:
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > limit:
-                raise TooLarge
-            yield chunk
-    except ClientDisconnect:
-        raise RequestCancelled from None
+    size, stream = 0, request.stream()
+    while True:
+        try:
+            async with asyncio.timeout(PAUSE_SECONDS):
+                chunk = await anext(stream)
+        except StopAsyncIteration:
+            return
+        except (ClientDisconnect, TimeoutError):
+            raise RequestCancelled from None
+        size += len(chunk)
+        if size > limit:
+            raise TooLarge
+        yield chunk
 
 
 class BlobResponse(FileResponse):

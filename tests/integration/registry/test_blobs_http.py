@@ -1,11 +1,15 @@
+import asyncio
 import hashlib
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
 import pytest
 
 from services.registry import catalog
+from services.registry.api import door
 from services.registry.context import Context
+from tests.fixtures.buses import eventually
 from tests.integration.registry.conftest import BLOB_TOKEN
 
 
@@ -72,6 +76,23 @@ async def test_a_blob_is_stored(ctx: Context, http: httpx.AsyncClient) -> None:
     assert (await http.post(f"/blobs/{NEW_DIGEST}", content=NEW)).status_code == 201
     assert ctx.blobs.path(NEW_DIGEST).read_bytes() == NEW
     assert (await http.post(f"/blobs/{NEW_DIGEST}", content=b"unread")).status_code == 200
+
+
+async def test_a_body_that_does_not_go_on_is_given_up(
+    ctx: Context, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whose machine lost its power never closes the connection."""
+    monkeypatch.setattr(door, "PAUSE_SECONDS", 0.2)
+
+    async def broken_off() -> AsyncIterator[bytes]:
+        yield NEW[:-1]
+        await asyncio.Event().wait()
+
+    upload = asyncio.create_task(http.post(f"/blobs/{NEW_DIGEST}", content=broken_off()))
+    directory = ctx.blobs.path(NEW_DIGEST).parent
+    await eventually(lambda: list(directory.glob("*-partial")))
+    await eventually(lambda: not list(directory.glob("*-partial")))
+    upload.cancel()
 
 
 async def test_a_blob_of_other_bytes(ctx: Context, http: httpx.AsyncClient) -> None:

@@ -10,8 +10,9 @@ import pytest
 from libs.common.bus.base import Ack, Bus, Delivery, Handlers
 from libs.common.bus.memory import MemoryBroker, MemoryBus
 from libs.common.contracts.registry import OperationReported, Progress, PullModel
-from libs.common.errors import ModelNotFound
+from libs.common.errors import ModelNotFound, Unavailable
 from libs.common.tasks import Tasks
+from services.registry import operations as module
 from services.registry import progress
 from services.registry.operations import MOST_HELD, PREFETCH, RUNNING_AT_ONCE, Operations
 from services.registry.progress import Report
@@ -149,6 +150,26 @@ async def test_an_error_ends_it(world: World, error: Exception, code: str, messa
     assert world.reports[-1].error is not None
     assert world.reports[-1].error.message == message
     assert world.broker.dead == []
+
+
+@pytest.mark.parametrize(("failures", "end"), [(2, ""), (9, "unavailable")])
+async def test_what_is_away_for_a_moment_ends_no_work(
+    world: World, monkeypatch: pytest.MonkeyPatch, failures: int, end: str
+) -> None:
+    monkeypatch.setattr(module, "AGAIN_SECONDS", (0, 0))
+    registry = await world.start_registry()
+    times = 0
+
+    async def work(report: Report) -> None:
+        nonlocal times
+        times += 1
+        if times <= failures:
+            raise Unavailable("the database is not available")
+        report(Progress(status="success"))
+
+    await registry.operations.accept(PullModel(operation_id="a", name="m"), HeldCommand(), work)
+    await eventually(lambda: world.ends("a") == [end])
+    assert times == 3
 
 
 async def test_a_command_that_comes_again_joins(world: World) -> None:
