@@ -43,17 +43,18 @@ def _matched(messages: tuple[ChatMessage, ...]) -> tuple[ChatMessage, ...]:
                 for index, call in enumerate(message.tool_calls)
             ]
             matched.append(message.model_copy(update={"tool_calls": tuple(unanswered)}))
-        elif message.role == "tool" and (call := _answered_by(message, unanswered)) is not None:
-            unanswered.remove(call)
+        elif message.role == "tool" and (place := _answered_by(message, unanswered)) is not None:
+            call = unanswered.pop(place)
             matched.append(message.model_copy(update={"tool_call_id": call.id, "tool_name": call.function.name}))
         else:
             matched.append(message)
     return tuple(matched)
 
 
-def _answered_by(result: ChatMessage, calls: Sequence[ToolCall]) -> ToolCall | None:
+def _answered_by(result: ChatMessage, calls: Sequence[ToolCall]) -> int | None:
+    """The place of its call."""
     if result.tool_call_id:
-        return next((call for call in calls if call.id == result.tool_call_id), None)
+        return next((i for i, call in enumerate(calls) if call.id == result.tool_call_id), None)
     if result.tool_name:
-        return next((call for call in calls if call.function.name == result.tool_name), None)
-    return next(iter(calls), None)
+        return next((i for i, call in enumerate(calls) if call.function.name == result.tool_name), None)
+    return 0 if calls else None

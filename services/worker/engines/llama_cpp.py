@@ -116,7 +116,7 @@ class LlamaCppModel:
         if not self._generates:
             raise UnsupportedByModel(f'"{job.model.name}" does not support {task.kind}')
         await _check_format(task.format)
-        template = template_of(self._process, job)
+        template = await template_of(self._process, job)
         context_length = self._context_for(task)
         prompt = await build_prompt(self._process, job, template, context_length - 1)
         if task.debug_render_only:

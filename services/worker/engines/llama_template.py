@@ -29,10 +29,10 @@ class Template(Protocol):
         """The prompt of a generate call with a suffix; None if the template has no place for one."""
 
 
-def template_of(process: LlamaProcess, job: Job) -> Template:
+async def template_of(process: LlamaProcess, job: Job) -> Template:
     """The request's, else the model's. Raises ``InvalidRequest`` if it cannot be parsed."""
     text = job.task.template or job.model.template
-    return GoTemplate(go_template.parse(text), job) if text else JinjaTemplate(process, job)
+    return await asyncio.to_thread(GoTemplate, text, job) if text else JinjaTemplate(process, job)
 
 
 def template_arguments(job: Job) -> dict[str, Any]:
@@ -64,12 +64,14 @@ class JinjaTemplate:
 
 
 class GoTemplate:
-    def __init__(self, template: go_template.Template, job: Job) -> None:
-        self._template = template
+    """Made in a thread: a long one takes long to parse."""
+
+    def __init__(self, text: str, job: Job) -> None:
+        self._template = go_template.parse(text)
         self._job = job
-        tags = go_template.thinking_tags(template)
+        tags = go_template.thinking_tags(self._template)
         self.tags = Tags(*tags) if tags else USUAL_TAGS
-        self.tool_tag = go_template.tool_call_tag(template)
+        self.tool_tag = go_template.tool_call_tag(self._template)
 
     async def render(self, messages: Sequence[ChatMessage]) -> str:
         marked, tools = _with_marks(messages), self._job.task.tools
