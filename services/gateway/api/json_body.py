@@ -19,7 +19,7 @@ LARGEST_INT = 2**63 - 1
 MOST_OBJECTS = 10_000
 DEEPEST_DATA = 100
 """Levels of a value that is passed on unread. Parsers behind the gateway refuse from 128 on."""
-MOST_DATA = 300_000
+MOST_DATA = 100_000
 """Values within such a value: they are looked at on the event loop."""
 
 
@@ -138,10 +138,10 @@ class Fields:
             for item in self.items(name, "[]string")
         )
 
-    def objects(self, name: str, struct: str) -> list["Fields"]:
+    def objects(self, name: str, struct: str, *, most: int = MOST_OBJECTS) -> list["Fields"]:
         items = self.items(name, f"[]api.{struct}")
-        if len(items) > MOST_OBJECTS:
-            raise InvalidRequest(f"{self._where}.{name} must not have more than {MOST_OBJECTS} items")
+        if len(items) > most:
+            raise InvalidRequest(f"{self._where}.{name} must not have more than {most} items")
         return [Fields(item, struct, f"{self._where}.{name}") for item in items]
 
     def object(self, name: str, struct: str) -> "Fields":

@@ -14,12 +14,15 @@ from services.gateway.api.ollama.lines import Lines, chat_message
 from services.gateway.api.ollama.request import find_model, load, read_common, respond, unload
 from services.gateway.api.ollama.tools import read_tools
 
+MOST_CALLS = 10_000
+MOST_CALLS_AT_ONCE = 1000
+
 
 async def chat(call: Call) -> Response:
     started_ns = time.perf_counter_ns()
     body = Fields(call.body, "ChatRequest")
     common = read_common(body)
-    messages = tuple(read_message(fields) for fields in body.objects("messages", "Message"))
+    messages = read_messages(body)
     images = [image for message in messages for image in message.images]
     await check_images(images)
     tools = read_tools(body)
@@ -36,13 +39,27 @@ async def chat(call: Call) -> Response:
     return await respond(call, model, task, lines, stream=common.stream)
 
 
-def read_message(fields: Fields) -> ChatMessage:
+def read_messages(body: Fields) -> tuple[ChatMessage, ...]:
+    """Their calls are counted over all of them: they are read on the event loop, here and in the worker."""
+    messages: list[ChatMessage] = []
+    calls = 0
+    for fields in body.objects("messages", "Message"):
+        messages.append(_message(fields))
+        calls += len(messages[-1].tool_calls)
+        if calls > MOST_CALLS:
+            raise InvalidRequest(f"messages must not have more than {MOST_CALLS} tool calls")
+    return tuple(messages)
+
+
+def _message(fields: Fields) -> ChatMessage:
     return ChatMessage(
         role=fields.text("role").lower(),
         content=fields.text("content"),
         thinking=fields.text("thinking"),
         images=fields.texts("images"),
-        tool_calls=tuple(_tool_call(call) for call in fields.objects("tool_calls", "ToolCall")),
+        tool_calls=tuple(
+            _tool_call(call) for call in fields.objects("tool_calls", "ToolCall", most=MOST_CALLS_AT_ONCE)
+        ),
         tool_name=fields.text("tool_name"),
         tool_call_id=fields.text("tool_call_id"),
     )

@@ -9,7 +9,7 @@ from libs.common.errors import InvalidModelName, InvalidRequest
 from services.gateway.api.door import Call
 from services.gateway.api.json_body import Fields
 from services.gateway.api.ollama.blobs import check_digest
-from services.gateway.api.ollama.chat import read_message
+from services.gateway.api.ollama.chat import read_messages
 from services.gateway.api.ollama.progress import follow
 from services.gateway.models import local_name
 
@@ -50,7 +50,7 @@ async def create(call: Call) -> Response:
         system=body.text("system") or None,
         license=_license(body),
         parameters=body.mapping("parameters"),
-        messages=tuple(read_message(fields) for fields in body.objects("messages", "Message")),
+        messages=read_messages(body),
         quantize=body.text("quantize") or body.text("quantization"),
         requires=body.text("requires"),
     )
