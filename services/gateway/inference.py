@@ -111,7 +111,7 @@ async def start(
     request_id = uuid4().hex
     deadline = now + (deadline_seconds or ctx.settings.request_deadline_seconds)
     task_json = task.model_dump_json(exclude_defaults=True)
-    by_reference = len(task_json) > LARGEST_INLINE_TASK_BYTES
+    by_reference = len(task_json.encode()) > LARGEST_INLINE_TASK_BYTES
     request = RequestInference(
         request_id=request_id,
         organization_id=identity.organization_id,
