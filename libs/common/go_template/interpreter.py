@@ -1,6 +1,7 @@
 """Walks a template's tree and writes its text, within bounds: a template comes from a caller or from the internet."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from libs.common.go_template.functions import FUNCTIONS, STOPS_AT
@@ -41,9 +42,17 @@ Signal = type[Break | Continue] | None
 """How a body ended: at its end, or at a ``break`` or ``continue``, which its range obeys."""
 
 
-def execute(source: str, body: Body, defined: Mapping[str, Body], data: object) -> str:
+@dataclass
+class Spent:
+    """Of the bounds; prompts that are rendered in rounds share one."""
+
+    steps: int = 0
+    characters: int = 0
+
+
+def execute(source: str, body: Body, defined: Mapping[str, Body], data: object, spent: Spent) -> str:
     """The text the template writes. Raises ``TemplateError``, with the place, also where a bound is reached."""
-    run = _Run(source, defined, data)
+    run = _Run(source, defined, data, spent)
     try:
         run.body(body, data)
     except Unusable as unusable:
@@ -52,12 +61,11 @@ def execute(source: str, body: Body, defined: Mapping[str, Body], data: object) 
 
 
 class _Run:
-    def __init__(self, source: str, defined: Mapping[str, Body], data: object) -> None:
+    def __init__(self, source: str, defined: Mapping[str, Body], data: object, spent: Spent) -> None:
         self._source = source
         self._defined = defined
-        self._steps = 0
+        self._spent = spent
         self._depth = 0
-        self._written = 0
         self._at: Node | Expression | None = None
         self._variables: list[tuple[str, Any]] = [("$", data)]
         self.output: list[str] = []
@@ -73,13 +81,13 @@ class _Run:
 
     def _spend(self, at: Node | Expression, steps: int = 1) -> None:
         self._at = at
-        self._steps += steps
-        if self._steps > MAX_STEPS:
+        self._spent.steps += steps
+        if self._spent.steps > MAX_STEPS:
             raise Unusable(f"more than {MAX_STEPS} steps")
 
     def _write(self, text: str) -> None:
-        self._written += len(text)
-        if self._written > MAX_TEXT:
+        self._spent.characters += len(text)
+        if self._spent.characters > MAX_TEXT:
             raise Unusable(f"output longer than {MAX_TEXT} characters")
         self.output.append(text)
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from libs.common.contracts.inference import ChatMessage, Think
 from libs.common.go_template import ollama_types
+from libs.common.go_template.interpreter import Spent
 from libs.common.go_template.template import Template
 
 
@@ -75,4 +76,6 @@ def _rounds(template: Template, messages: Sequence[ChatMessage], thinking: Mappi
         if name := {"system": "System", "user": "Prompt", "assistant": "Response"}.get(message.role):
             rounds[-1][name] = message.content
     *finished, last = [{"System": "", "Prompt": "", "Response": "", **given, **thinking} for given in rounds]
-    return "".join([template.render(values) for values in finished] + [template.up_to_response.render(last)])
+    spent = Spent()
+    texts = [template.render(values, spent) for values in finished]
+    return "".join([*texts, template.up_to_response.render(last, spent)])

@@ -6,7 +6,7 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from libs.common.go_template.functions import NAMES
-from libs.common.go_template.interpreter import execute
+from libs.common.go_template.interpreter import Spent, execute
 from libs.common.go_template.nodes import Action, Body, Branch, Command, Field, Include, Node, Pipe, Span, names
 from libs.common.go_template.parser import parse_tree
 
@@ -33,9 +33,9 @@ class Template:
         body, _ = _cut(self.body)
         return replace(self, body=body)
 
-    def render(self, values: Mapping[str, Any]) -> str:
+    def render(self, values: Mapping[str, Any], spent: Spent | None = None) -> str:
         """Raises ``TemplateError``; takes seconds at most, and a thread if the values are long."""
-        return execute(self.source, self.body, self.defined, dict(values))
+        return execute(self.source, self.body, self.defined, dict(values), spent or Spent())
 
 
 @lru_cache(maxsize=64)

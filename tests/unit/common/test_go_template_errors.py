@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from libs.common.contracts.inference import ChatMessage
 from libs.common.errors import InvalidRequest
-from libs.common.go_template import TemplateError, parse
+from libs.common.go_template import TemplateError, parse, render_chat
 from libs.common.go_template.interpreter import MAX_STEPS
 from libs.common.go_template.parser import MAX_SOURCE
 from libs.common.go_template.values import MAX_TEXT
@@ -152,6 +153,14 @@ def test_work_that_writes_nothing_is_bounded_too(body: str) -> None:
     data = {"Value": list(range(50_000)), "Map": {str(i): i for i in range(50_000)}}
     with pytest.raises(TemplateError, match=f"more than {MAX_STEPS} steps"):
         parse(f"{{{{ range 1000 }}}}{body}{{{{ end }}}}").render(data)
+
+
+def test_the_rounds_of_a_conversation_share_the_bounds() -> None:
+    turns = [ChatMessage(role=role, content="a") for _ in range(5) for role in ("user", "assistant")]
+    dear = parse("{{ range 900000 }}{{ end }}{{ .Prompt }}{{ .Response }}")
+    assert render_chat(dear, messages=turns[:1]) == "a"
+    with pytest.raises(TemplateError, match=f"more than {MAX_STEPS} steps"):
+        render_chat(dear, messages=turns)
 
 
 def test_a_value_is_shown_only_where_it_is_written() -> None:
