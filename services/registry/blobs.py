@@ -25,6 +25,10 @@ BATCH_BYTES = 1 << 20
 """What arrives is gathered to about this much, so that going to a thread with it is worth it."""
 
 
+VERIFIED_AT_ONCE = 2
+"""Large files. Each takes a thread for minutes, and there are few more on a small machine."""
+
+
 @dataclass(frozen=True)
 class Blob:
     digest: str
@@ -47,6 +51,7 @@ class BlobStore:
 
     def __init__(self, data_dir: Path) -> None:
         self._directory = (data_dir / "blobs").absolute()
+        self._verifying = asyncio.Semaphore(VERIFIED_AT_ONCE)
 
     def path(self, digest: str) -> Path:
         """Where the blob is or would be."""
@@ -67,7 +72,8 @@ class BlobStore:
 
     async def add_file(self, source: Path) -> Blob:
         """A hard link where the disk allows it, a copy otherwise."""
-        return await asyncio.to_thread(self._add, lambda target: _link_or_copy(source, target))
+        async with self._verifying:
+            return await asyncio.to_thread(self._add, lambda target: _link_or_copy(source, target))
 
     async def add_bytes(self, content: bytes) -> Blob:
         return await asyncio.to_thread(self._add, lambda target: target.write_bytes(content))
@@ -90,7 +96,8 @@ class BlobStore:
 
         Raises ``InvalidRequest`` if the bytes are not those of the digest.
         """
-        return await asyncio.to_thread(self._adopt, path, digest)
+        async with self._verifying:
+            return await asyncio.to_thread(self._adopt, path, digest)
 
     @asynccontextmanager
     async def scratch(self) -> AsyncIterator[Path]:
@@ -103,7 +110,8 @@ class BlobStore:
 
     async def holds(self, digest: str, source: Path) -> bool:
         """Whether this blob is there and is what ``source`` is. Quick for hard links, else as quick as hashing."""
-        return await asyncio.to_thread(self._holds, digest, source)
+        async with self._verifying:
+            return await asyncio.to_thread(self._holds, digest, source)
 
     async def remove(self, digest: str, *, older_than: float = float("inf")) -> bool:
         """Whether it is gone: nothing happens if it was renewed after that time (seconds since the epoch)."""

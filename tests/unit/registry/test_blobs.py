@@ -2,12 +2,14 @@ import asyncio
 import errno
 import hashlib
 import os
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from libs.common.errors import InvalidRequest, RequestCancelled, StorageFull
+from services.registry import blobs
 from services.registry.blobs import Blob, BlobStore, normalised
 
 CONTENT = b"some weights"
@@ -170,3 +172,18 @@ async def test_a_link_that_leads_nowhere_keeps_nobody_from_finding_old_blobs(sto
     blob = await store.add_bytes(b"old")
     store.path("sha256:" + "0" * 64).symlink_to("nowhere")
     assert await store.list_old(-60) == [blob.digest]
+
+
+async def test_many_large_files_that_are_verified_leave_threads_for_others(
+    store: BlobStore, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_end = threading.Event()
+    monkeypatch.setattr(blobs, "_sha256", lambda _path: DIGEST if may_end.wait(30) else "")
+    adding = [asyncio.create_task(store.add_file(source)) for _ in range(40)]
+    await asyncio.sleep(0)
+    try:
+        async with asyncio.timeout(5):
+            assert await store.find(DIGEST) is None
+    finally:
+        may_end.set()
+    assert await asyncio.gather(*adding) == [Blob(DIGEST, len(CONTENT))] * 40
