@@ -42,7 +42,7 @@ _load_seconds = Histogram(
 
 
 class GaveBack(Exception):
-    """The engine died under the request: another attempt may do better, so the lease goes back to the scheduler."""
+    """The engine died or was closed under the request: another attempt may do better, so the scheduler gets it back."""
 
 
 async def take(ctx: Context, run: RunInference, delivery: Delivery) -> None:
@@ -116,10 +116,13 @@ async def _attempt(ctx: Context, attempt: Attempt, request_log: RequestLog) -> S
             attempt.end = await _produce(ctx, attempt, request_log)
         return None
     except asyncio.CancelledError:
+        task = asyncio.current_task()
+        assert task is not None
+        if not task.cancelling():
+            raise GaveBack("the worker stops: what it waited for was given up") from None
         if request.request_id not in ctx.cancelled:
-            raise  # the process is going down: the lease returns by itself
-        if (task := asyncio.current_task()) is not None:
-            task.uncancel()
+            raise  # overtaken, or the process is going down: the lease returns by itself
+        task.uncancel()
         return RequestCancelled()
     except TimeoutError:
         return DeadlineExceeded()

@@ -23,6 +23,7 @@ from services.worker.context import Context, open_context
 from services.worker.handlers import handlers
 from services.worker.settings import Settings
 from tests.fixtures.builders import a_model, a_request
+from tests.fixtures.suite import eventually
 
 ECHO = a_model(name="echo-91")
 
@@ -109,10 +110,11 @@ def a_grant(model: ModelRef = ECHO, **task: object) -> RunInference:
     return RunInference(request=request, epoch=1, granted_at=request.accepted_at)
 
 
-async def run(ctx: Context, grant: RunInference) -> None:
+async def run(ctx: Context, grant: RunInference) -> str:
+    """What the broker is answered."""
     delivery = ADelivery()
     await asyncio.wait_for(inference.take(ctx, grant, delivery), 10)
-    assert delivery.answer == "ack"
+    return delivery.answer
 
 
 def expiries(ctx: Context) -> list[float | None]:
@@ -122,7 +124,7 @@ def expiries(ctx: Context) -> list[float | None]:
 async def test_what_a_request_says_of_keep_alive_reaches_the_other_worker(workers: tuple[Context, Context]) -> None:
     west, east = workers
     for ctx in workers:
-        await run(ctx, a_grant())
+        assert await run(ctx, a_grant()) == "ack"
     await run(west, a_grant(keep_alive_seconds=-1.0))
     await west.bus.drain(5)
     await east.bus.drain(5)
@@ -144,7 +146,7 @@ async def test_a_cancel_as_early_as_can_be_ends_the_request(
     while request_id not in worker.running:  # noqa: ASYNC110  the very next step after it is known
         await asyncio.sleep(0)
     inference.cancel(worker, request_id)
-    await taking
+    assert await taking == "ack"
     assert (await asyncio.wait_for(finished.get(), 10)).outcome == "cancelled"
     [entry] = await TokenLogStore(client, redis_settings).read(request_id)
     assert entry.frame is not None
@@ -152,3 +154,26 @@ async def test_a_cancel_as_early_as_can_be_ends_the_request(
     assert entry.frame.end.error is not None
     assert entry.frame.end.error.code == "request_cancelled"
     assert not worker.running
+
+
+async def test_a_worker_that_stops_while_it_loads_gives_the_request_back(
+    workers: tuple[Context, Context], tmp_path: Path
+) -> None:
+    worker, weights = workers[0], "sha256:" + "0" * 64  # there is no registry to fetch them from
+    running = asyncio.create_task(run(worker, a_grant(a_model(engine="llama_cpp", weights=weights))))
+
+    async def is_fetching() -> bool:
+        return any((tmp_path / "west").glob("*.lock"))
+
+    await eventually(is_fetching, "it has begun to load")
+    await worker.models.aclose()
+    assert await running == "requeue"
+
+
+async def test_an_attempt_that_was_overtaken_says_nothing_more(workers: tuple[Context, Context]) -> None:
+    worker, first = workers[0], a_grant(options={"num_predict": 20})
+    overtaken = asyncio.create_task(run(worker, first))
+    while first.request.request_id not in worker.running:  # noqa: ASYNC110  the very next step after it is known
+        await asyncio.sleep(0)
+    assert await run(worker, first.model_copy(update={"epoch": 2})) == "ack"
+    assert await overtaken == "ack", "it would come back to be granted a third time"
