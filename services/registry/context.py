@@ -1,8 +1,10 @@
 """What the registry's handlers and routes may use."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Final
 
 from aiohttp.abc import AbstractResolver
 
@@ -16,6 +18,8 @@ from services.registry.transfer.downloads import Downloads
 from services.registry.transfer.remote import Remotes
 from services.registry.virtual_models import VirtualModels
 
+CONVERSIONS_AT_ONCE: Final = 2
+
 
 @dataclass(frozen=True)
 class Context:
@@ -27,6 +31,8 @@ class Context:
     downloads: Downloads
     operations: Operations
     virtual_models: VirtualModels = field(default_factory=VirtualModels)
+    converting: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CONVERSIONS_AT_ONCE))
+    """Held by who rewrites weights: each takes a processor, and memory."""
 
 
 @asynccontextmanager

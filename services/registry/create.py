@@ -109,7 +109,7 @@ async def _quantize(ctx: Context, draft: Draft, wanted: str, report: Report) -> 
         report(Progress(status=status, digest=NO_DIGEST, total=total, completed=done))
 
     on_progress(0, weights.blob.size)
-    async with ctx.blobs.scratch() as target:
+    async with ctx.converting, ctx.blobs.scratch() as target:
         await quantization.rewrite([ctx.blobs.path(weights.blob.digest)], target, target_type, on_progress)
         report(Progress(status="verifying conversion"))
         blob = await ctx.blobs.add_file(target)

@@ -24,8 +24,8 @@ log = structlog.get_logger(__name__)
 Kind = PullModel | PushModel | CreateModel
 Work = Callable[[Report], Awaitable[None]]
 
-# Pulls and pushes wait for networks, and share the streams of their bytes; creating takes a processor.
-RUNNING_AT_ONCE: Final[dict[type[Kind], int]] = {PullModel: 32, PushModel: 8, CreateModel: 2}
+# They wait for networks, a create for its base, and share the streams of their bytes.
+RUNNING_AT_ONCE: Final[dict[type[Kind], int]] = {PullModel: 32, PushModel: 8, CreateModel: 32}
 
 MOST_HELD: Final = 200
 """Of each kind, running and waiting."""

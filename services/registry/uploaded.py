@@ -35,7 +35,7 @@ async def model_layers(ctx: Context, files: Mapping[str, str], report: Report) -
     found = await _find(ctx, files)
     if any(file.name.endswith(".safetensors") for file in found):
         report(Progress(status="converting model"))
-        async with ctx.blobs.scratch() as target:
+        async with ctx.converting, ctx.blobs.scratch() as target:
             await safetensors.convert({file.name: file.path for file in found}, target)
             return [Layer(MODEL_TYPE, await ctx.blobs.add_file(target))]
     if not await _are_gguf(found):
@@ -125,7 +125,7 @@ async def _whole(ctx: Context, shards: list[tuple[File, GgufInfo]]) -> Blob:
         raise InvalidRequest("the files are not all the shards of one model")
     if count == 1:
         return shards[0][0].blob
-    async with ctx.blobs.scratch() as target:
+    async with ctx.converting, ctx.blobs.scratch() as target:
         sources = [by_number[number].path for number in range(count)]
         await quantization.rewrite(sources, target)
         return await ctx.blobs.add_file(target)

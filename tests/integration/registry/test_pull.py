@@ -1,5 +1,6 @@
 """Pulls, from the gateway's command to the model that answers to its name."""
 
+import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator
@@ -15,8 +16,16 @@ from pydantic import SecretStr
 from libs.common.bus.base import Bus, Handlers
 from libs.common.bus.memory import MemoryBroker, MemoryBus
 from libs.common.contracts.gateway import OperationCancelled
-from libs.common.contracts.registry import ListModels, OperationReported, Progress, PullModel, ResolveModel
+from libs.common.contracts.registry import (
+    CreateModel,
+    ListModels,
+    OperationReported,
+    Progress,
+    PullModel,
+    ResolveModel,
+)
 from libs.common.errors import ModelNotFound
+from services.registry import catalog
 from services.registry.context import Context
 from services.registry.settings import Settings
 from tests.fixtures.buses import eventually
@@ -193,6 +202,33 @@ async def test_a_cancelled_pull_stops_and_the_next_one_goes_on(
         await gateway.bus.ask(ResolveModel(name=name))
     there.silent_after.clear()
     assert (await gateway.pull(name))[1] == ""
+
+
+async def test_creates_that_wait_for_their_bases_hold_up_no_other(
+    ctx: Context, gateway: Gateway, tiny_gguf: Path
+) -> None:
+    await catalog.import_gguf(ctx, "tiny", tiny_gguf)
+
+    async def begin_create(base: str) -> str:
+        operation = uuid4().hex
+        gateway.heard[operation] = []
+        await gateway.bus.send(CreateModel(operation_id=operation, name="made", base=base))
+        return operation
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(listen, "127.0.0.1", 0) as silent:
+        port = silent.sockets[0].getsockname()[1]
+        waiting = [await begin_create(f"127.0.0.1:{port}/ns/base{number}") for number in range(5)]
+        made = await begin_create("tiny")
+        await eventually(lambda: gateway.ended(made), seconds=5)
+        assert gateway.told(made)[-1].status == "success"
+        assert not any(gateway.ended(operation) for operation in waiting)
+        for operation in waiting:
+            ctx.operations.cancel(operation)
+        await eventually(lambda: all(gateway.ended(operation) for operation in waiting))
 
 
 async def test_another_registry_goes_on_when_one_dies(
