@@ -100,7 +100,7 @@ def _value(field: FieldInfo, alias: Alias, text: str) -> Any:
     try:
         setting: TypeAdapter[Any] = TypeAdapter(Annotated[field.annotation, *field.metadata])  # type: ignore[arg-type]
         return setting.validate_python(alias.read(text))
-    except ValueError:  # pydantic's is one, too
+    except (ValueError, OverflowError):  # pydantic's is the first, too
         log.warning("the value of a variable is not one, its default is used", variable=alias.variable)
         return None
 

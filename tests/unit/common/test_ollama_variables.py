@@ -32,6 +32,7 @@ def setting(monkeypatch: pytest.MonkeyPatch, block: type[BaseSettings], name: st
         (Worker, "keep_alive_seconds", "OLLAMA_KEEP_ALIVE", " '1h30m' ", 5400),
         (Worker, "keep_alive_seconds", "OLLAMA_KEEP_ALIVE", "a while", 300),
         (Worker, "keep_alive_seconds", "OLLAMA_KEEP_ALIVE", "1.5", 300),
+        (Worker, "keep_alive_seconds", "OLLAMA_KEEP_ALIVE", "9" * 400, 300),
         (Worker, "keep_alive_seconds", "OLLAMA_KEEP_ALIVE", "", 300),
         (Worker, "slots_per_model", "OLLAMA_NUM_PARALLEL", '"8"', 8),
         (Worker, "slots_per_model", "OLLAMA_NUM_PARALLEL", "0", 4),
