@@ -163,6 +163,11 @@ async def test_the_states_of_a_replica_that_is_damaged(
     failed = await until_states(bus, a="failed")
     assert failed["a"].verified_at is None
     assert failed["a"].completed < failed["a"].size
+
+    async def cannot_heal() -> bool:
+        return "not those of their digest" in (await replicas(bus))["a"].error
+
+    await eventually(cannot_heal, "it has tried in vain")
     ctx.blobs.path(weights).write_bytes(good)
     await a.cache.fetch(weights)
     await until_states(bus, a="ready")
