@@ -16,6 +16,8 @@ from services.registry.settings import Settings
 async def start(settings: Settings, runtime: Runtime) -> AsyncIterator[Context]:
     async with open_context(settings, runtime) as ctx:
         await catalog.import_seeds(ctx)
+        # Others' weights may take long to read, and nobody waits for them.
+        runtime.tasks.start(catalog.import_manifests(ctx), "import the directory's manifests")
         ctx.virtual_models.begin()
         yield ctx
 

@@ -35,6 +35,21 @@ async def import_seeds(ctx: Context) -> None:
         log.info("imported a seed model" if changed else "a seed model is there already", model=name)
 
 
+async def import_manifests(ctx: Context) -> None:
+    """Models whose manifests are in the directory but not in our tables, as when it is the directory of an Ollama.
+
+    What cannot be imported is left as it is.
+    """
+    for name in await manifests.names_in_files(ctx.settings.data_dir):
+        if await _find(ctx, name) is not None:
+            continue
+        try:
+            await install(ctx, name, await manifests.read(ctx.settings.data_dir, name))
+            log.info("imported a model of the directory", model=name.display)
+        except (OSError, InvalidRequest) as error:
+            log.warning("cannot import a model of the directory", model=name.display, error=str(error))
+
+
 async def import_gguf(ctx: Context, name: str, path: Path) -> bool:
     """Make ``name`` point to this file; False if it does already. Raises ``InvalidRequest`` and ``OSError``."""
     parsed = names.parse(name)

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from libs.common.errors import InvalidRequest
-from services.registry import blobs
+from libs.common.errors import InvalidModelName, InvalidRequest
+from services.registry import blobs, names
 from services.registry.blobs import Blob, full_disks_explained, sync
 from services.registry.names import ModelName
 
@@ -126,9 +126,28 @@ async def remove(data_dir: Path, name: ModelName) -> None:
     await asyncio.to_thread(_remove, path(data_dir, name))
 
 
+async def names_in_files(data_dir: Path) -> list[ModelName]:
+    """Of every manifest in the directory, whoever wrote it; other files are left aside. Raises ``OSError``."""
+    return await asyncio.to_thread(_names_in_files, data_dir / "manifests")
+
+
+async def read(data_dir: Path, name: ModelName) -> bytes:
+    """As much of the file as a manifest may have; nothing if it is gone by now. Raises ``OSError``."""
+    return await asyncio.to_thread(_read, path(data_dir, name))
+
+
 async def digests_in_files(data_dir: Path) -> set[str]:
     """Every digest that a manifest in the directory names, whoever wrote it. Raises ``OSError``."""
     return await asyncio.to_thread(_digests_in_files, data_dir / "manifests")
+
+
+def _names_in_files(directory: Path) -> list[ModelName]:
+    found = []
+    for file in sorted(directory.glob("*/*/*/*")):
+        host, namespace, model, tag = file.relative_to(directory).parts
+        with suppress(InvalidModelName):
+            found.append(names.parse(f"{host}/{namespace}/{model}:{tag}"))
+    return found
 
 
 def _digests_in_files(directory: Path) -> set[str]:

@@ -173,3 +173,19 @@ async def test_locate_what_is_not_there(bus: Bus) -> None:
         await bus.ask(LocateBlob(digest="sha256:" + "0" * 64))
     with pytest.raises(InvalidRequest):
         await bus.ask(LocateBlob(digest="sha256:../../etc/passwd"))
+
+
+async def test_a_directory_of_an_ollama_is_taken_over(ctx: Context, bus: Bus, tiny_gguf: Path) -> None:
+    """Its manifests are there and our tables know nothing of them; one is damaged, one is no name."""
+    await catalog.import_gguf(ctx, "me/tiny:q4", tiny_gguf)
+    ours = await bus.ask(ResolveModel(name="me/tiny:q4"))
+    async with ctx.db.transaction() as tx:
+        await tx.execute("delete from models")
+    namespace = manifest_file(ctx, "registry.ollama.ai", "me")
+    (namespace / "damaged").mkdir()
+    (namespace / "damaged" / "latest").write_text("{")
+    (namespace / "tiny" / ".DS_Store").write_text("")
+    await catalog.import_manifests(ctx)
+    assert await bus.ask(ResolveModel(name="me/tiny:q4")) == ours
+    assert [model.name for model in await bus.ask(ListModels())] == ["me/tiny:q4"]
+    assert (namespace / "damaged" / "latest").exists(), "it is not ours to remove"
