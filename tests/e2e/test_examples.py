@@ -34,8 +34,9 @@ To use one, answer <tool_call>{"name": "...", "arguments": {}}</tool_call>.<|im_
 {{ end }}
 {{- range .Messages }}<|im_start|>{{ .Role }}
 {{ if .Thinking }}<think>{{ .Thinking }}</think>{{ end }}{{ .Content }}
-{{- range .ToolCalls }}<tool_call>{"name": "{{ .Function.Name }}", "arguments": {{ .Function.Arguments }}}</tool_call>
-{{- end }}<|im_end|>
+{{- if .ToolCalls }}{{ range .ToolCalls }}<tool_call>
+{"name": "{{ .Function.Name }}", "arguments": {{ .Function.Arguments }}}</tool_call>
+{{- end }}{{ end }}<|im_end|>
 {{ end }}<|im_start|>assistant
 {{ end }}"""
 THINKING_TEMPLATE = CAPABLE_TEMPLATE + "{{ if .Think }}<think>{{ end }}"
