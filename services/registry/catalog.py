@@ -1,13 +1,16 @@
 """Which models there are: import, resolve, list and describe them."""
 
+import asyncio
+from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 import structlog
 
 from libs.common.contracts.inference import ModelRef
 from libs.common.contracts.registry import BlobLocation, ModelChanged, ModelDescription, ModelSummary
 from libs.common.database import Transaction
-from libs.common.errors import InvalidModelName, InvalidRequest, ModelNotFound, NotFound, ServiceError
+from libs.common.errors import InvalidModelName, InvalidRequest, ModelNotFound, NotFound, ServiceError, Unavailable
 from services.registry import blobs, described, gguf_info, layers, manifests, names, prune
 from services.registry.blobs import Blob
 from services.registry.context import Context
@@ -20,6 +23,8 @@ from services.registry.store import versions as version_store
 from services.registry.store.models import Content, StoredModel
 
 log = structlog.get_logger(__name__)
+
+ANNOUNCE_AGAIN_SECONDS: Final = 1.0
 
 
 async def import_seeds(ctx: Context) -> None:
@@ -78,8 +83,25 @@ async def save(ctx: Context, name: ModelName, content: Content) -> bool:
         await manifests.write(ctx.settings.data_dir, spelled, content.manifest)
         changed = await _keeping_a_version(tx, ctx.settings.versions_kept, spelled, content)
     if changed:
-        await ctx.bus.publish(ModelChanged(name=spelled.display))
+        await _announce(ctx, spelled)
     return changed
+
+
+async def _announce(ctx: Context, name: ModelName) -> None:
+    """The change stands, whatever the broker does: while it is away, the news waits for it and nobody for the news."""
+    event = ModelChanged(name=name.display)
+    try:
+        await ctx.bus.publish(event)
+    except Unavailable:
+        ctx.tasks.start(_announce_later(ctx, event), f"announce {name.display}")
+
+
+async def _announce_later(ctx: Context, event: ModelChanged) -> None:
+    while True:
+        await asyncio.sleep(ANNOUNCE_AGAIN_SECONDS)
+        with suppress(Unavailable):
+            await ctx.bus.publish(event)
+            return
 
 
 async def _keeping_a_version(tx: Transaction, kept: int, name: ModelName, content: Content) -> bool:
@@ -120,7 +142,7 @@ async def delete(ctx: Context, name: str) -> None:
         await store.delete_model(tx, model.id)
         await manifests.remove(ctx.settings.data_dir, model.name)
     await prune.remove_unneeded(ctx, had)
-    await ctx.bus.publish(ModelChanged(name=model.name.display))
+    await _announce(ctx, model.name)
 
 
 async def find_stored(ctx: Context, name: str) -> StoredModel:

@@ -11,6 +11,7 @@ from aiohttp.abc import AbstractResolver
 from libs.common.bus.base import Bus
 from libs.common.database import Database
 from libs.common.lifecycle import Runtime
+from libs.common.tasks import Tasks
 from services.registry.blobs import BlobStore
 from services.registry.operations import Operations
 from services.registry.settings import Settings
@@ -26,6 +27,7 @@ class Context:
     settings: Settings
     db: Database
     bus: Bus
+    tasks: Tasks
     blobs: BlobStore
     remotes: Remotes
     downloads: Downloads
@@ -46,6 +48,7 @@ async def open_context(
             settings=settings,
             db=runtime.db,
             bus=runtime.bus,
+            tasks=runtime.tasks,
             blobs=blobs,
             remotes=remotes,
             downloads=Downloads(blobs, settings),

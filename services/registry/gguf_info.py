@@ -7,18 +7,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gguf import GGUFReader, GGUFValueType, LlamaFileType
+from gguf import LlamaFileType
 from pydantic import BaseModel, ConfigDict
 
 from libs.common.contracts.inference import ModelDetails
 from libs.common.errors import InvalidRequest
+from services.registry import gguf_file
+from services.registry.gguf_file import Header
 
 # Told elsewhere in ``show``, or about the file rather than the model.
 HIDDEN_KEYS = frozenset({"general.name", "tokenizer.chat_template"})
 
-# What a Jinja template reads in its tags, quoted text left aside.
-TEMPLATE_TAG = re.compile(r"{[{%].*?[%}]}", re.DOTALL)
-QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
+LONGEST_ARCHITECTURE = 100
+
+# What a Jinja template reads in its tags, quoted text left aside. A quote that is not closed lasts to the end of its
+# tag, so that no template makes us look for the same end again and again.
+TAG_BEGIN, TAG_END = re.compile(r"{[{%]"), re.compile(r"[%}]}")
+QUOTED = re.compile(r"'(?:[^'\\]|\\.)*+'?|\"(?:[^\"\\]|\\.)*+\"?", re.DOTALL)
 THINKING_MARKS = ("<think>", "reasoning_content", "enable_thinking")
 INFILL_KEYS = ("tokenizer.ggml.fim_pre_token_id", "tokenizer.ggml.prefix_token_id")
 
@@ -46,65 +51,55 @@ async def read_in_full(path: Path) -> tuple[dict[str, Any], tuple[dict[str, Any]
 
 def _read(path: Path) -> GgufInfo:
     with _understood(path):
-        return _info(GGUFReader(path))
+        return _info(gguf_file.read(path, arrays=False))
 
 
 def _read_in_full(path: Path) -> tuple[dict[str, Any], tuple[dict[str, Any], ...]]:
     with _understood(path):
-        reader = GGUFReader(path)
-        tensors = tuple(
-            {"name": tensor.name, "type": tensor.tensor_type.name, "shape": [int(side) for side in tensor.shape]}
-            for tensor in reader.tensors
-        )
-        return _shown(_values(reader, arrays=True), _parameter_count(reader)), tensors
+        header = gguf_file.read(path, arrays=True)
+    tensors = tuple(
+        {"name": tensor.name, "type": tensor.type.name, "shape": list(tensor.shape)} for tensor in header.tensors
+    )
+    return _shown(header), tensors
 
 
 @contextmanager
 def _understood(path: Path) -> Iterator[None]:
-    """The package raises whatever the bytes lead it to; all of that means: not a GGUF."""
     try:
         yield
-    except (ValueError, KeyError, IndexError, TypeError, OverflowError, MemoryError) as error:
+    except (ValueError, OverflowError) as error:  # also of values that are no numbers
         raise InvalidRequest(f"{path.name} is not a GGUF file that can be read: {error}") from error
 
 
-def _info(reader: GGUFReader) -> GgufInfo:
-    values = _values(reader, arrays=False)
-    parameters = _parameter_count(reader)
+def _info(header: Header) -> GgufInfo:
+    values = header.values
     architecture = str(values.get("general.architecture") or "unknown")
+    if len(architecture) > LONGEST_ARCHITECTURE:  # it is told in every list of models
+        raise ValueError("its architecture has too long a name")
     template = str(values.get("tokenizer.chat_template") or "")
     return GgufInfo(
         details=ModelDetails(
             format="gguf",
             family=architecture,
             families=(architecture,),
-            parameter_size=human_number(parameters),
+            parameter_size=human_number(_parameter_count(header)),
             quantization_level=_quantization(values.get("general.file_type")),
             context_length=int(values.get(f"{architecture}.context_length") or 0),
             embedding_length=int(values.get(f"{architecture}.embedding_length") or 0),
         ),
         capabilities=capabilities(values, template),
         template=template,
-        model_info=_shown(values, parameters),
+        model_info=_shown(header),
     )
 
 
-def _values(reader: GGUFReader, *, arrays: bool) -> dict[str, Any]:
-    """Keys and values, without the package's own ``GGUF.*`` entries."""
-    return {
-        key: field.contents() if arrays or field.types[0] is not GGUFValueType.ARRAY else None
-        for key, field in reader.fields.items()
-        if not key.startswith("GGUF.")
-    }
+def _shown(header: Header) -> dict[str, Any]:
+    shown = {key: value for key, value in header.values.items() if key not in HIDDEN_KEYS}
+    return {**shown, "general.parameter_count": _parameter_count(header)}
 
 
-def _shown(values: Mapping[str, Any], parameters: int) -> dict[str, Any]:
-    shown = {key: value for key, value in values.items() if key not in HIDDEN_KEYS}
-    return {**shown, "general.parameter_count": parameters}
-
-
-def _parameter_count(reader: GGUFReader) -> int:
-    return sum(int(tensor.n_elements) for tensor in reader.tensors)
+def _parameter_count(header: Header) -> int:
+    return sum(tensor.elements for tensor in header.tensors)
 
 
 def capabilities(values: Mapping[str, Any], template: str) -> tuple[str, ...]:
@@ -112,7 +107,7 @@ def capabilities(values: Mapping[str, Any], template: str) -> tuple[str, ...]:
     architecture = values.get("general.architecture")
     if f"{architecture}.pooling_type" in values:
         return ("embedding",)
-    read_by_template = QUOTED.sub("", " ".join(TEMPLATE_TAG.findall(template)))
+    read_by_template = " ".join(QUOTED.sub("", tag) for tag in _tags(template))
     found = {
         "completion": True,
         "vision": f"{architecture}.vision.block_count" in values,
@@ -121,6 +116,16 @@ def capabilities(values: Mapping[str, Any], template: str) -> tuple[str, ...]:
         "thinking": any(mark in template for mark in THINKING_MARKS),
     }
     return tuple(name for name, present in found.items() if present)
+
+
+def _tags(template: str) -> Iterator[str]:
+    end = 0
+    while begins := TAG_BEGIN.search(template, end):
+        ends = TAG_END.search(template, begins.end())
+        if ends is None:
+            return
+        end = ends.end()
+        yield template[begins.start() : end]
 
 
 def human_number(count: int) -> str:

@@ -3,9 +3,9 @@
 import asyncio
 import json
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from libs.common import go_template
 from libs.common.contracts.inference import ChatMessage, ModelDetails
@@ -29,16 +29,19 @@ LARGEST_TEXT_BYTES = 4 << 20
 
 T = TypeVar("T")
 
+Word = Annotated[str, Field(max_length=100)]
+"""Of a config: told in every list of models, so no text."""
+
 
 class Config(BaseModel):
     """What we read of the config blob, and what a model made from another one keeps of it."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    renderer: str | None = None
-    parser: str | None = None
-    requires: str | None = None
-    capabilities: tuple[str, ...] | None = None
+    renderer: Word | None = None
+    parser: Word | None = None
+    requires: Word | None = None
+    capabilities: Annotated[tuple[Word, ...], Field(max_length=32)] | None = None
 
 
 class Contents(BaseModel):

@@ -119,9 +119,9 @@ def _media_type(info: GgufInfo) -> str:
 async def _whole(ctx: Context, shards: list[tuple[File, GgufInfo]]) -> Blob:
     """Shards are merged: every engine, and every Ollama that pulls the model, can load one file."""
     count = len(shards)
-    by_number = {int(info.model_info.get("split.no", 0)): file for file, info in shards}
-    expected = {max(1, int(info.model_info.get("split.count", 1))) for _, info in shards}
-    if sorted(by_number) != list(range(count)) or expected != {count}:
+    by_number = {info.model_info.get("split.no", 0): file for file, info in shards}
+    expected = {info.model_info.get("split.count", 1) or 1 for _, info in shards}
+    if by_number.keys() != set(range(count)) or expected != {count}:
         raise InvalidRequest("the files are not all the shards of one model")
     if count == 1:
         return shards[0][0].blob

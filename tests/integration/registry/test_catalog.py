@@ -3,13 +3,15 @@ import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from libs.common.bus.base import Bus
+from libs.common.contracts.message import Event
 from libs.common.contracts.registry import DescribeModel, ListModels, LocateBlob, ResolveModel
 from libs.common.contracts.worker import VirtualModel
-from libs.common.errors import InvalidModelName, InvalidRequest, ModelNotFound, NotFound
+from libs.common.errors import InvalidModelName, InvalidRequest, ModelNotFound, NotFound, Unavailable
 from services.registry import catalog
 from services.registry.context import Context
 from tests.fixtures.builders import a_heartbeat
@@ -189,3 +191,27 @@ async def test_a_directory_of_an_ollama_is_taken_over(ctx: Context, bus: Bus, ti
     assert await bus.ask(ResolveModel(name="me/tiny:q4")) == ours
     assert [model.name for model in await bus.ask(ListModels())] == ["me/tiny:q4"]
     assert (namespace / "damaged" / "latest").exists(), "it is not ours to remove"
+
+
+class AwayForAWhile:
+    """A bus whose broker does not take the first events."""
+
+    def __init__(self, bus: Bus, refusals: int) -> None:
+        self._bus = bus
+        self._refusals = refusals
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._bus, name)
+
+    async def publish(self, event: Event) -> None:
+        self._refusals -= 1
+        if self._refusals >= 0:
+            raise Unavailable
+        await self._bus.publish(event)
+
+
+async def test_a_change_while_the_broker_is_away_is_made_and_announced_later(
+    ctx: Context, tiny_gguf: Path, changes: list[str]
+) -> None:
+    assert await catalog.import_gguf(replace(ctx, bus=cast(Bus, AwayForAWhile(ctx.bus, 2))), "tiny", tiny_gguf)
+    await eventually(lambda: changes == ["tiny:latest"])
