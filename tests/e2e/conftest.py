@@ -42,11 +42,8 @@ async def suite(
         OTEL_EXPORTER_OTLP_ENDPOINT=otlp[0],
         OTEL_BSP_SCHEDULE_DELAY="200",
     )
-    try:
-        await suite.start()
+    async with suite.running():
         yield suite
-    finally:
-        suite.stop()
 
 
 @pytest.fixture(scope="package")
@@ -57,11 +54,8 @@ async def other_suite(
     with provided(["rabbitmq", "redis"]) as servers, new_database(postgres_url, passwords) as urls:
         directory = tmp_path_factory.mktemp("other-suite")
         suite = a_suite(directory, servers.urls["rabbitmq"], servers.urls["redis"], urls, workers=0)
-        try:
-            await suite.start()
+        async with suite.running():
             yield suite
-        finally:
-            suite.stop()
 
 
 @pytest.fixture

@@ -1,16 +1,15 @@
 """A blob of 1 GiB on its way to two nodes: everybody who moves it is killed in between, and memory stays flat."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 
 from tests.fixtures.database import new_database
 from tests.fixtures.infra import provided
+from tests.fixtures.memory import Memory, watched_memory
 from tests.fixtures.suite import Process, Suite, a_suite, eventually
 from tests.fixtures.tcp_proxy import Proxy
 from tests.fixtures.tiny_gguf import write_tiny_gguf
@@ -22,7 +21,7 @@ CHUNKS = SIZE >> 22
 ON_THE_WAY = 4
 """Chunks that have begun to arrive when the network freezes."""
 
-MOST_GROWTH = 64 << 20
+MOST_GROWTH_MIB = 64
 """A worker holds some chunks of 4 MiB at a time; a copy of the blob would be sixteen times this."""
 
 
@@ -109,24 +108,14 @@ async def until_ready(admin: httpx.AsyncClient, count: int) -> list[dict[str, An
     return found
 
 
-def memory(process: Process) -> int:
-    """Bytes that are its own: not those of files, which the kernel keeps as long as nobody needs the room."""
-    assert process.popen is not None
-    return int(psutil.Process(process.popen.pid).memory_full_info().uss)
-
-
-async def most_memory(process: Process, while_running: "asyncio.Task[Any]") -> int:
-    most = memory(process)
-    while not while_running.done():
-        most = max(most, await asyncio.to_thread(memory, process))
-        await asyncio.sleep(0.05)
-    return most
+def assert_flat(memory: Memory) -> None:
+    assert {name: grown for name, grown in memory.growth_mib.items() if grown >= MOST_GROWTH_MIB} == {}
 
 
 async def test_everybody_is_killed_in_between(
     suite: Suite, network: Proxy, admin: httpx.AsyncClient, tmp_path: Path
 ) -> None:
-    west, east, registry = suite.processes["worker-0"], suite.processes["worker-1"], suite.processes["registry"]
+    west, registry = suite.processes["worker-0"], suite.processes["registry"]
     network.freeze_after(SIZE // 8)
     await replicate(admin, 1)
     await until_arrived(tmp_path / "west", CHUNKS // 8 - ON_THE_WAY)
@@ -137,29 +126,19 @@ async def test_everybody_is_killed_in_between(
     await until_arrived(tmp_path / "west", before + CHUNKS // 4 - 2 * ON_THE_WAY)
     registry.kill()
     await start_again(registry)
-    before_registry = memory(registry)
-    before_west = memory(west)
-    network.mend()
-    done = asyncio.create_task(until_ready(admin, 1))
-    most_west, most_registry = await asyncio.gather(most_memory(west, done), most_memory(registry, done))
-    [replica] = await done
+    async with watched_memory(suite) as memory:
+        network.mend()
+        [replica] = await until_ready(admin, 1)
+    assert_flat(memory)
     assert replica["completed"] == SIZE
     received = await suite.metric("worker-0", "worker_blob_bytes_received_total")
     assert received <= SIZE - (before << 22)
 
     await suite.start("worker-1")
-    before_east = memory(east)
-    await replicate(admin, 2)
-    done = asyncio.create_task(until_ready(admin, 2))
-    serving_west, most_east = await asyncio.gather(most_memory(west, done), most_memory(east, done))
-    await done
-    for least, most in (
-        (before_west, most_west),
-        (before_west, serving_west),
-        (before_east, most_east),
-        (before_registry, most_registry),
-    ):
-        assert most - least < MOST_GROWTH
+    async with watched_memory(suite) as memory:
+        await replicate(admin, 2)
+        await until_ready(admin, 2)
+    assert_flat(memory)
 
     assert (await admin.request("DELETE", "/api/delete", json={"model": "big"})).status_code == 200
 

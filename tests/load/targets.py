@@ -1,6 +1,5 @@
 """The bare hops and the suite, as processes of their own on the same servers."""
 
-import asyncio
 import json
 import os
 import subprocess
@@ -90,16 +89,13 @@ async def real_path(servers: Servers, directory: Path) -> AsyncIterator[list[Tar
         )
         suite.processes["registry"].environment["REGISTRY_SEED_MODELS"] = "{}"  # no model of ours is measured
         suite.add_worker(slots=str(SLOTS), slots_per_model=str(SLOTS), upstreams=upstreams)
-        try:
-            await suite.start()
+        async with suite.running():
             headers = {"Authorization": f"Bearer {await _api_key(suite)}"}
             meter = CpuMeter({**_suite_pids(suite), **servers.pids("rabbitmq", "redis", "postgres")})
             yield [
                 Target("real path, echo", suite.url, "echo", "echo-50", meter, headers),
                 Target("real path, openai_http", suite.url, "mock", "mock-50", meter, headers),
             ]
-        finally:
-            await asyncio.to_thread(suite.stop)
 
 
 def _suite_pids(suite: Suite) -> dict[str, list[int]]:

@@ -21,11 +21,8 @@ async def suite(
     with new_database(postgres_url, passwords) as postgres_urls:
         suite = a_suite(tmp_path_factory.mktemp("suite"), rabbitmq_url, redis_url, postgres_urls, workers=0)
         suite.processes["gateway"].environment["GATEWAY_ANONYMOUS"] = "false"
-        try:
-            await suite.start()
+        async with suite.running():
             yield suite
-        finally:
-            suite.stop()
 
 
 @pytest.fixture
