@@ -3,7 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gguf import GGUFReader
+from gguf import GGUFReader, GGUFWriter
 
 from libs.common.bus.base import Bus
 from libs.common.contracts.inference import ChatMessage
@@ -107,6 +107,17 @@ async def test_a_missing_shard(ctx: Context, tiny_gguf: Path, tmp_path: Path) ->
     shards = split(tiny_gguf, tmp_path, 3)[1:]
     with pytest.raises(InvalidRequest, match="not all the shards"):
         await make(ctx, files={path.name: await upload(ctx, path) for path in shards})
+
+
+async def test_a_shard_whose_number_is_no_number(ctx: Context, tmp_path: Path) -> None:
+    writer = GGUFWriter(tmp_path / "odd.gguf", "llama")
+    writer.add_string("split.no", "first")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(InvalidRequest, match="not all the shards"):
+        await make(ctx, files={"odd.gguf": await upload(ctx, tmp_path / "odd.gguf")})
 
 
 async def test_projector_and_adapter(ctx: Context, bus: Bus, tiny_gguf: Path, tmp_path: Path) -> None:

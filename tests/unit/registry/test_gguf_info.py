@@ -68,6 +68,10 @@ async def test_garbage_is_refused(tmp_path: Path) -> None:
         ({}, "{{ 'you have no tools' }} tools", ("completion",)),
         ({}, "{% if enable_thinking %}<think>{% endif %}", ("completion", "thinking")),
         ({"tokenizer.ggml.fim_pre_token_id": 3}, "", ("completion", "insert")),
+        ({}, "{% if 'tools %}{{ tools }}", ("completion", "tools")),
+        # Each of these would be looked at for hours if every begin of it looked for its end anew.
+        ({}, "{{" * 500_000, ("completion",)),
+        ({}, "{{" + "\\'" * 500_000 + "}}", ("completion",)),
         ({"general.architecture": "gemma3", "gemma3.vision.block_count": 27}, "", ("completion", "vision")),
     ],
 )
