@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 import uvicorn
 from fastapi import APIRouter, FastAPI, Request
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, Gauge, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
@@ -22,6 +22,10 @@ log = structlog.get_logger(__name__)
 
 RETRY_AFTER_SECONDS = 1
 """Sent with every 503 that is an error: what is away is mostly back soon."""
+
+_tasks = Gauge(
+    "asyncio_tasks", "Tasks of this process that have not ended; back at its level when nobody asks anything"
+)
 
 StartTask = Callable[[Coroutine[Any, Any, Any], str], "asyncio.Task[Any]"]
 
@@ -71,6 +75,7 @@ def create_ops_app(
 
     @app.get("/metrics")
     async def metrics() -> Response:
+        _tasks.set(len(asyncio.all_tasks()))
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
     add_error_handlers(app)

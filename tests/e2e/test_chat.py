@@ -127,7 +127,8 @@ class TestParallelStreams:
                         return text
             return text
 
-        texts = await asyncio.gather(*(one(number) for number in range(32)))
+        async with suite.leaving_no_tasks():
+            texts = await asyncio.gather(*(one(number) for number in range(32)))
         assert {len(text.split()) for text in texts[::2]} == {60}
         await eventually(lambda: nothing_runs(suite), "every slot is free")
         await eventually(lambda: no_keys_left(suite), "no log is left in Redis")

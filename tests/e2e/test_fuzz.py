@@ -144,10 +144,11 @@ def bodies(draw: st.DrawFn, call: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module", autouse=True)
 async def nothing_is_left(suite: Suite) -> AsyncIterator[None]:
-    """Whatever was sent: every slot is free afterwards, no key is left, and the same models are there."""
+    """Whatever was sent: every slot is free afterwards, no task or key is left, and the same models are there."""
     async with httpx.AsyncClient(base_url=suite.url, timeout=60) as http:
         before = {model["name"] for model in (await http.get("/api/tags")).json()["models"]}
-        yield
+        async with suite.leaving_no_tasks():
+            yield
         await eventually(lambda: nothing_runs(suite), "every slot is free")
         await eventually(lambda: no_keys_left(suite), "no log is left in Redis")
         after = {model["name"] for model in (await http.get("/api/tags")).json()["models"]}
