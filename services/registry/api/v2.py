@@ -45,7 +45,10 @@ async def put_manifest(name: str, tag: str, request: Request, ctx: Ctx) -> Respo
 
 @router.get("/tags/list")
 async def tags(
-    name: str, ctx: Ctx, n: int = Query(MOST_TAGS, ge=1, le=MOST_TAGS), last: str = Query("", max_length=128)
+    name: str,
+    ctx: Ctx,
+    n: int = Query(MOST_TAGS, ge=1, le=MOST_TAGS),
+    last: str = Query("", max_length=128, pattern=r"^[^\x00]*$"),  # Postgres knows no text with NUL
 ) -> Response:
     async with ctx.db.transaction() as tx:
         found = await repositories.tags(tx, names.parse(name), after=last, limit=n)

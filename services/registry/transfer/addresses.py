@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from libs.common.errors import Forbidden
+from libs.common.errors import Forbidden, ServiceError
 
 Address = IPv4Address | IPv6Address
 
@@ -50,7 +50,7 @@ class AllowedHosts:
 
 
 class CheckedResolver(AbstractResolver):
-    """Raises ``Forbidden`` for a name none of whose addresses is permitted."""
+    """Raises ``Forbidden`` for a name none of whose addresses is permitted, ``ServiceError`` for what is no name."""
 
     def __init__(self, hosts: AllowedHosts, resolver: AbstractResolver) -> None:
         self._hosts = hosts
@@ -59,7 +59,10 @@ class CheckedResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        found = await self._resolver.resolve(host, port, family)
+        try:
+            found = await self._resolver.resolve(host, port, family)
+        except UnicodeError:  # an empty or too long part, as in a..b
+            raise ServiceError("this is not the name of a host") from None
         permitted = [result for result in found if self._hosts.permit(host, result["host"])]
         if not permitted:
             raise refusal(host)

@@ -89,6 +89,7 @@ async def test_layers_with_ranges(http: httpx.AsyncClient, tiny_bytes: bytes) ->
         (f"/v2/library/tiny/blobs/uploads/{'0' * 32}", 404),
         ("/v2/library/nope/tags/list", 404),
         ("/v2/library/tiny/tags/list?n=0", 422),
+        ("/v2/library/tiny/tags/list?last=%00", 422),
     ],
 )
 async def test_what_is_not_there(http: httpx.AsyncClient, path: str, status: int) -> None:

@@ -1,9 +1,10 @@
 import socket
 
 import pytest
+from aiohttp import ThreadedResolver
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from libs.common.errors import Forbidden
+from libs.common.errors import Forbidden, ServiceError
 from services.registry.transfer.addresses import AllowedHosts, CheckedResolver
 
 PUBLIC = ["8.8.8.8", "2606:4700::1111", "64:ff9b::808:808", "::ffff:8.8.8.8"]
@@ -80,3 +81,9 @@ async def test_a_name_without_a_permitted_address() -> None:
     resolver = CheckedResolver(AllowedHosts(["other.example"]), Names(["127.0.0.1"]))
     with pytest.raises(Forbidden, match=r"inside\.example"):
         await resolver.resolve("inside.example", 443)
+
+
+@pytest.mark.parametrize("host", ["a..b", f"{'a' * 64}.example"])
+async def test_what_cannot_be_a_name_is_not_looked_up(host: str) -> None:
+    with pytest.raises(ServiceError, match="not the name of a host"):
+        await CheckedResolver(AllowedHosts(), ThreadedResolver()).resolve(host, 443)
