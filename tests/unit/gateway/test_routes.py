@@ -389,6 +389,7 @@ async def test_revoking_what_is_not_there(gateway: Gateway, caller: httpx.AsyncC
         ("POST", "/api/v1/keys", b'{"name":"a","expires_at":1e999}', 400),
         ("POST", "/api/v1/keys", b'{"name":"a\\u0000"}', 400),
         ("POST", "/api/v1/auth/login", b'{"email":"a","password":"hunter2' + b"x" * 2000 + b'"}', 400),
+        ("POST", "/api/v1/auth/login", b'{"email":"a","password":"\\ud800"}', 400),
         ("POST", "/api/v1/auth/login", b"[" * 60_000, 400),
         ("POST", "/api/v1/auth/login", b" " * 100_000, 413),
         ("DELETE", "/api/v1/keys/1", b"", 400),

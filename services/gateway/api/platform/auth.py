@@ -1,7 +1,9 @@
 """Logging in."""
 
+from typing import Annotated
+
 from fastapi import APIRouter
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import BaseModel, Field, Secret
 
 from libs.common.contracts.auth import Login, Session
 from services.gateway.api.platform.caller import Ctx
@@ -12,7 +14,8 @@ router = APIRouter(prefix="/auth")
 
 class Credentials(BaseModel):
     email: str = Field(max_length=320, pattern=NO_NUL)
-    password: SecretStr = Field(max_length=1024)
+    # Not SecretStr, which lets lone surrogates in: no message can carry them.
+    password: Secret[Annotated[str, Field(max_length=1024)]]
 
 
 @router.post("/login")
