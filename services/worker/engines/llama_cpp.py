@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 from llguidance import LLMatcher
@@ -58,10 +59,11 @@ class LlamaCppEngine:
             }
             return await LlamaProcess.start(config, self._load_timeout_seconds)
 
+        # First: they may be deleted while they are loaded, and nothing may fail once there is a process to end.
+        mapped = await asyncio.to_thread(_size, weights)
         generates = "completion" in spec.model.capabilities
         process = await start(not generates)
-        size = (await asyncio.to_thread(weights.stat)).st_size + process.private_bytes()
-        return LlamaCppModel(spec, process, generates, size, start)
+        return LlamaCppModel(spec, process, generates, mapped + process.private_bytes(), start)
 
 
 class LlamaCppModel:
@@ -237,3 +239,10 @@ def _budget(task: InferenceTask, prompt_length: int, done: int, context_length: 
 def _vectors(rows: list[dict[str, Any]], task: InferenceTask) -> list[list[float]]:
     """The pooled vector of each row, in the order asked."""
     return [finished(row["embedding"][0], task) for row in sorted(rows, key=lambda row: int(row["index"]))]
+
+
+def _size(weights: Path) -> int:
+    try:
+        return weights.stat().st_size
+    except FileNotFoundError:
+        raise ModelLoadFailed("the model's weights were deleted meanwhile") from None

@@ -7,9 +7,9 @@ from typing import cast
 import pytest
 
 from libs.common.contracts.inference import InferenceTask
-from libs.common.errors import EngineFailed
+from libs.common.errors import EngineFailed, ModelLoadFailed
 from services.worker.engines.base import LoadSpec
-from services.worker.engines.llama_cpp import LlamaCppModel
+from services.worker.engines.llama_cpp import LlamaCppEngine, LlamaCppModel
 from services.worker.engines.llama_process import LlamaProcess
 from tests.fixtures.builders import a_model
 
@@ -19,6 +19,9 @@ SPEC = LoadSpec(a_model(), Path("weights"), 100, 1)
 class FakeProcess:
     def __init__(self) -> None:
         self.closed = False
+
+    def private_bytes(self) -> int:
+        return 7
 
     def failure(self) -> str | None:
         return "it was closed" if self.closed else None
@@ -58,3 +61,20 @@ async def test_no_process_outlives_its_model() -> None:
     with pytest.raises(EngineFailed, match="gone"):
         await model.embed(task)
     assert [process.closed for process in processes.started] == [True]
+
+
+async def test_weights_that_are_deleted_while_they_are_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights, started = tmp_path / "weights", []
+    weights.write_bytes(b"12345")
+
+    async def start(_config: object, _timeout: float) -> LlamaProcess:
+        weights.unlink()  # the process has mapped them
+        started.append(FakeProcess())
+        return cast(LlamaProcess, started[-1])
+
+    monkeypatch.setattr(LlamaProcess, "start", start)
+    engine, spec = LlamaCppEngine(1, 10), LoadSpec(a_model(), weights, 100, 1)
+    assert (await engine.load(spec)).size == 5 + 7
+    with pytest.raises(ModelLoadFailed, match="deleted"):
+        await engine.load(spec)
+    assert len(started) == 1
