@@ -11,9 +11,10 @@ The parts of the model's name say how it behaves, in this order:
 - ``-50``: 50 tokens a second;
 - ``-fail-after-10``: each run dies after 10 tokens of its own, as an engine that crashes does.
 
-``num_predict`` tokens are generated, thinking included, 64 if it is not positive; a tool call is one token. With a
-``format`` the words make up one JSON object. Every token has logprobs: ``-0.125``, and its alternatives the same text
-with primes, ``-1``, ``-2`` and so on. A rendered prompt has a line ``role: content`` for each message.
+``num_predict`` tokens are generated, thinking included, 64 if it is not positive and at most 100,000; a tool call is
+one token. With a ``format`` the words make up one JSON object. Every token has logprobs: ``-0.125``, and its
+alternatives the same text with primes, ``-1``, ``-2`` and so on. A rendered prompt has a line ``role: content`` for
+each message.
 """
 
 import asyncio
@@ -32,6 +33,8 @@ from services.worker.engines.images import check_images, count_images
 from services.worker.engines.vectors import finished
 
 DEFAULT_TOKENS = 64
+MOST_TOKENS = 100_000
+"""They are all made before the first is told: more would silence the worker until it is taken for lost."""
 THINKING_TOKENS = 8
 VECTOR_LENGTH = 64
 
@@ -127,7 +130,7 @@ class EchoModel:
     def _answer(self, job: Job, messages: Sequence[ChatMessage]) -> tuple[list[Piece], bool]:
         """All of it, a piece for each token, and whether it ends by itself."""
         task = job.task
-        limit = task.options.num_predict if task.options.num_predict > 0 else DEFAULT_TOKENS
+        limit = min(task.options.num_predict, MOST_TOKENS) if task.options.num_predict > 0 else DEFAULT_TOKENS
         ends = task.options.num_predict <= 0
         thinking: list[Piece] = []
         if self._thinks and task.think is not False:

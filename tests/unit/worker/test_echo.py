@@ -39,6 +39,11 @@ async def test_ends_by_itself_after_64() -> None:
     assert (len(pieces), finish.done_reason) == (64, "stop")
 
 
+async def test_has_a_longest_answer() -> None:
+    pieces, finish = await run(await echo(), a_task(100_001))
+    assert (len(pieces), finish.done_reason) == (100_000, "length")
+
+
 async def test_resumes_inside_a_stop_string() -> None:
     pieces, finish = await run(await echo(), a_task(10, ("3 w4",)))
     assert "".join(piece.text for piece in pieces) == "w0 w1 w2 w"
