@@ -22,6 +22,9 @@ MOST_UPLOADS: Final = 1000
 LONGEST_PAUSE_SECONDS: Final = 24 * 3600
 """An upload that nobody has touched for so long is given up."""
 
+CROWDED_PAUSE_SECONDS: Final = 600
+"""The same while there are too many: whoever began them and went away must not lock everybody out for a day."""
+
 _ID: Final = re.compile(r"[0-9a-f]{32}")
 
 
@@ -32,7 +35,7 @@ async def begin(ctx: Context) -> str:
 
 async def give_up_old(ctx: Context) -> None:
     """Those that nobody goes on with are removed."""
-    await asyncio.to_thread(_open_uploads, _directory(ctx))
+    await asyncio.to_thread(_open_uploads, _directory(ctx), LONGEST_PAUSE_SECONDS)
 
 
 async def size(ctx: Context, upload: str) -> int:
@@ -84,7 +87,7 @@ def _directory(ctx: Context) -> Path:
 
 
 def _begin(directory: Path) -> str:
-    if _open_uploads(directory) >= MOST_UPLOADS:
+    if all(_open_uploads(directory, pause) >= MOST_UPLOADS for pause in (LONGEST_PAUSE_SECONDS, CROWDED_PAUSE_SECONDS)):
         raise Overloaded("too many uploads are open")
     upload = secrets.token_hex(16)
     with full_disks_explained():
@@ -92,10 +95,10 @@ def _begin(directory: Path) -> str:
     return upload
 
 
-def _open_uploads(directory: Path) -> int:
-    """How many there are, once those that were given up are gone."""
+def _open_uploads(directory: Path, pause_seconds: float) -> int:
+    """How many there are, once those that nobody has touched for so long are gone."""
     directory.mkdir(parents=True, exist_ok=True)
-    given_up_before = time.time() - LONGEST_PAUSE_SECONDS
+    given_up_before = time.time() - pause_seconds
     count = 0
     for entry in os.scandir(directory):
         try:

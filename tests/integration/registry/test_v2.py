@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 import os
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -202,7 +203,8 @@ async def test_uploads_are_bounded_and_given_up(
     monkeypatch.setattr(uploads, "MOST_UPLOADS", 2)
     old, new = await begin(http), await begin(http)
     assert (await http.post(UPLOADS)).status_code == 503
-    os.utime(ctx.settings.data_dir / "uploads" / old.rpartition("/")[2], (0, 0))
+    touched = time.time() - uploads.CROWDED_PAUSE_SECONDS - 1
+    os.utime(ctx.settings.data_dir / "uploads" / old.rpartition("/")[2], (touched, touched))
     assert (await http.post(UPLOADS)).status_code == 202
     assert ((await http.get(old)).status_code, (await http.get(new)).status_code) == (404, 204)
 
