@@ -80,7 +80,7 @@ async def list_replicas(ctx: Context, model: str) -> tuple[Replica, ...]:
 def choose(nodes: Sequence[StoredNode], count: int) -> list[str]:
     """Nodes that have it or get it already, then those that cache least. Raises ``InvalidRequest``. Pure."""
     if count > len(nodes):
-        raise InvalidRequest(f"{count} replicas were asked for, but only {len(nodes)} nodes are there to have them")
+        raise InvalidRequest(f"{count} replicas were asked for, but the nodes are too few: {len(nodes)}")
     order = ("ready", "syncing", "failed", None)
     ranked = sorted(nodes, key=lambda node: (order.index(node.state), node.cached_bytes, node.node))
     return [node.node for node in ranked[:count]]

@@ -89,7 +89,7 @@ async def replicate(admin: httpx.AsyncClient, count: int) -> dict[str, Any]:
 
     async def is_accepted() -> bool:
         answer = await admin.post(f"/api/v1/models/{MODEL}/replicate", json={"nodes": count})
-        assert answer.status_code == 202 or "nodes are there" in answer.json()["error"]["message"]
+        assert answer.status_code == 202 or "nodes are too few" in answer.json()["error"]["message"]
         return answer.status_code == 202
 
     async def is_done() -> bool:

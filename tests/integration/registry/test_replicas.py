@@ -212,7 +212,7 @@ async def test_a_layer_that_another_model_has_stays(
 async def test_more_replicas_than_nodes_is_refused(bus: Bus, nodes: tuple[Node, Node]) -> None:
     for node in nodes:
         await node.replicas.report()
-    with pytest.raises(InvalidRequest, match="3 replicas were asked for, but only 2 nodes"):
+    with pytest.raises(InvalidRequest, match="3 replicas were asked for, but the nodes are too few: 2"):
         await bus.ask(ReplicateModel(model="big", count=3))
     for unknown in ("nonsense", "0" * 64):
         for query in (ReplicateModel(model=unknown, count=1), ListReplicas(model=unknown)):

@@ -349,6 +349,15 @@ async def test_login(gateway: Gateway, http: httpx.AsyncClient) -> None:
 KEY = ApiKey(id="00000000-0000-0000-0000-000000000001", name="n", prefix="omx_1", created_at=1.0)
 
 
+async def test_platform_bodies_are_json_whatever_they_are_called(gateway: Gateway, http: httpx.AsyncClient) -> None:
+    """As in the operator's guide: curl sends the type of a form unless it is told otherwise."""
+    gateway.bus.answers[Login] = lambda _: Session(access_token="t", expires_in=900)
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    body = '{"email": "a@b", "password": "right"}'
+    response = await http.post("/api/v1/auth/login", content=body, headers=headers)
+    assert (response.status_code, response.json()["access_token"]) == (200, "t")
+
+
 async def test_keys(gateway: Gateway, caller: httpx.AsyncClient) -> None:
     users: list[str] = []
 

@@ -27,5 +27,5 @@ def test_who_has_it_comes_first_then_who_has_room(count: int, chosen: list[str])
 
 
 def test_more_than_there_are_is_refused() -> None:
-    with pytest.raises(InvalidRequest, match="6 replicas were asked for, but only 5 nodes"):
+    with pytest.raises(InvalidRequest, match="6 replicas were asked for, but the nodes are too few: 5"):
         choose(NODES, 6)

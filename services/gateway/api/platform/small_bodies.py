@@ -1,4 +1,4 @@
-"""The platform's bodies are small: anything larger is refused before it is parsed."""
+"""The platform's bodies are small and JSON: anything larger is refused before it is parsed."""
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -30,4 +30,6 @@ class SmallBodies:
         async def replay() -> Message:
             return unread.pop() if unread else await receive()
 
-        await self._app(scope, replay, send)
+        # Whatever the client calls it, as on Ollama's routes: curl says that it is a form.
+        others = [(name, value) for name, value in scope["headers"] if name != b"content-type"]
+        await self._app({**scope, "headers": [*others, (b"content-type", b"application/json")]}, replay, send)
