@@ -43,6 +43,19 @@ def normalised(digest: str) -> str | None:
     return canonical if DIGEST.fullmatch(canonical) else None
 
 
+def checked(digest: str) -> str:
+    """As ``normalised``. Raises ``InvalidRequest`` for what is no digest."""
+    canonical = normalised(digest)
+    if canonical is None:
+        raise InvalidRequest("invalid digest format")
+    return canonical
+
+
+def digest_of(content: bytes) -> str:
+    """``sha256:<64 hex>``"""
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
 class BlobStore:
     """What touches bytes runs in a thread. It may raise ``StorageFull`` and ``OSError``.
 

@@ -214,9 +214,7 @@ async def locate(ctx: Context, digest: str) -> BlobLocation:
 
 async def find_blob(ctx: Context, digest: str) -> Blob:
     """Raises ``InvalidRequest`` and ``NotFound``."""
-    normalised = blobs.normalised(digest)
-    if normalised is None:
-        raise InvalidRequest("invalid digest format")
+    normalised = blobs.checked(digest)
     blob = await ctx.blobs.find(normalised)
     if blob is None:
         raise NotFound(f"blob {normalised} not found")

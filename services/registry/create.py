@@ -1,13 +1,12 @@
 """Make a model: from another one or from uploaded files, with layers of its own on top."""
 
 import asyncio
-import hashlib
 from dataclasses import dataclass, field
 
 from libs.common import go_template
 from libs.common.contracts.registry import CreateModel, Progress
 from libs.common.errors import InvalidRequest, ModelNotFound
-from services.registry import catalog, layers, manifests, names, parameters, pull, uploaded
+from services.registry import blobs, catalog, layers, manifests, names, parameters, pull, uploaded
 from services.registry.blobs import Blob
 from services.registry.context import Context
 from services.registry.conversion import quantization
@@ -163,7 +162,7 @@ async def _finished(ctx: Context, draft: Draft, requires: str) -> Manifest:
 async def _layer(ctx: Context, draft: Draft, media_type: str, content: bytes) -> Layer:
     if len(content) > layers.LARGEST_TEXT_BYTES:
         raise InvalidRequest(f"{media_type.rpartition('.')[2]} is too large")
-    digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    digest = blobs.digest_of(content)
     blob = await ctx.blobs.renew(digest)
     if blob is None:
         draft.made.add(digest)

@@ -69,9 +69,7 @@ async def _file(ctx: Context, name: str, digest: str) -> File:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or name in {"", "."} or not name.isprintable():
         raise InvalidRequest("file path must be relative")
-    normalised = blobs.normalised(digest)
-    if normalised is None:
-        raise InvalidRequest("invalid digest format")
+    normalised = blobs.checked(digest)
     blob = await ctx.blobs.renew(normalised)
     if blob is None:
         raise InvalidRequest(f"blob {normalised} not found")

@@ -4,8 +4,8 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from libs.common.errors import NotFound
-from services.registry import catalog
-from services.registry.api.door import BlobResponse, Ctx, body_of, checked_digest
+from services.registry import blobs, catalog
+from services.registry.api.door import BlobResponse, Ctx, body_of
 
 router = APIRouter(prefix="/blobs")
 
@@ -18,7 +18,7 @@ async def blob(digest: str, ctx: Ctx) -> BlobResponse:
 @router.head("/{digest}")
 async def is_there(digest: str, ctx: Ctx) -> BlobResponse:
     """Who asks means to use it: it is kept for a while from now, even if no model needs it."""
-    found = await ctx.blobs.renew(checked_digest(digest))
+    found = await ctx.blobs.renew(blobs.checked(digest))
     if found is None:
         raise NotFound
     return BlobResponse(ctx, found)
@@ -27,7 +27,7 @@ async def is_there(digest: str, ctx: Ctx) -> BlobResponse:
 @router.post("/{digest}")
 async def store(digest: str, request: Request, ctx: Ctx) -> Response:
     """201, or 200 if it is there already; then the body is not read."""
-    wanted = checked_digest(digest)
+    wanted = blobs.checked(digest)
     if await ctx.blobs.renew(wanted):
         return Response(status_code=200)
     await ctx.blobs.receive(wanted, body_of(request, ctx.settings.max_blob_bytes))

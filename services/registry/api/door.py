@@ -9,8 +9,7 @@ from fastapi import Depends, Request
 from starlette.requests import ClientDisconnect
 from starlette.responses import FileResponse
 
-from libs.common.errors import InvalidRequest, RequestCancelled, TooLarge, Unauthenticated
-from services.registry import blobs
+from libs.common.errors import RequestCancelled, TooLarge, Unauthenticated
 from services.registry.blobs import Blob
 from services.registry.context import Context
 
@@ -28,14 +27,6 @@ async def _context_for_services(request: Request) -> Context:
 
 
 Ctx = Annotated[Context, Depends(_context_for_services)]
-
-
-def checked_digest(text: str) -> str:
-    """Normalised. Raises ``InvalidRequest``."""
-    digest = blobs.normalised(text)
-    if digest is None:
-        raise InvalidRequest("invalid digest format")
-    return digest
 
 
 async def body_of(request: Request, limit: int) -> AsyncIterator[bytes]:

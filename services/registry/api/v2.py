@@ -4,7 +4,6 @@
 clients see, puts its own address in front, and says errors in the protocol's words.
 """
 
-import hashlib
 import re
 from typing import Final
 
@@ -13,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from libs.common.errors import InvalidRequest, NotFound, OutOfRange
 from services.registry import blobs, catalog, manifests, names, uploads
-from services.registry.api.door import BlobResponse, Ctx, body_of, checked_digest
+from services.registry.api.door import BlobResponse, Ctx, body_of
 from services.registry.context import Context
 from services.registry.store import repositories
 
@@ -30,7 +29,7 @@ async def manifest(name: str, reference: str, ctx: Ctx) -> Response:
     return Response(
         content,
         media_type=manifests.media_type(text),
-        headers={"Docker-Content-Digest": f"sha256:{hashlib.sha256(content).hexdigest()}"},
+        headers={"Docker-Content-Digest": blobs.digest_of(content)},
     )
 
 
@@ -39,7 +38,7 @@ async def put_manifest(name: str, tag: str, request: Request, ctx: Ctx) -> Respo
     """The model is there from now on, if all its blobs are."""
     content = b"".join([chunk async for chunk in body_of(request, manifests.LARGEST_MANIFEST_BYTES)])
     await catalog.install(ctx, names.parse(f"{name}:{tag}"), content)
-    digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    digest = blobs.digest_of(content)
     return _created(f"/v2/{name}/manifests/{digest}", digest)
 
 
@@ -71,7 +70,7 @@ async def blob(name: str, digest: str, ctx: Ctx) -> Response:
 async def is_there(name: str, digest: str, ctx: Ctx) -> Response:
     """Who pushes asks this first, so the blob is kept for a while from now, even if no model needs it yet."""
     names.parse(name)
-    found = await ctx.blobs.renew(checked_digest(digest))
+    found = await ctx.blobs.renew(blobs.checked(digest))
     if found is None:
         raise NotFound("blob unknown to registry")
     return BlobResponse(ctx, found)
@@ -85,7 +84,7 @@ async def begin_upload(name: str, request: Request, ctx: Ctx, mount: str = "", d
     if known is not None and await ctx.blobs.renew(known):
         return _created(f"/v2/{name}/blobs/{known}", known)
     if digest and request.headers.get("content-length") != "0":
-        wanted = checked_digest(digest)
+        wanted = blobs.checked(digest)
         await ctx.blobs.receive(wanted, body_of(request, ctx.settings.max_blob_bytes))
         return _created(f"/v2/{name}/blobs/{wanted}", wanted)
     return _under_way(name, await uploads.begin(ctx), 0, status=202)
@@ -105,7 +104,7 @@ async def go_on(name: str, upload: str, request: Request, ctx: Ctx) -> Response:
 async def finish_upload(name: str, upload: str, request: Request, ctx: Ctx, digest: str = "") -> Response:
     """With the last piece in its body, or none. Again for an upload that is finished: 201 again."""
     names.parse(name)
-    wanted = checked_digest(digest)
+    wanted = blobs.checked(digest)
     try:
         await _append(ctx, upload, request)
         await uploads.finish(ctx, upload, wanted)
