@@ -1,9 +1,8 @@
 # The only commands anyone needs. `make` prints them.
 .DEFAULT_GOAL := help
-.PHONY: help setup up down status logs dead demo-failover test test-unit check fmt bench contracts lock clean
+.PHONY: help setup up down restart status logs dead audit-verify ledger-check demo-failover test test-e2e test-rest test-unit check fmt bench chaos contracts lock clean
 
 PYTHON := .venv/bin/python
-export WORKERS
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,6 +16,9 @@ up: setup ## start everything and stream an answer (WORKERS=3 for three workers)
 down: setup ## stop everything, keep the data
 	@$(PYTHON) -m deploy.local down
 
+restart: setup ## restart everything, one process at a time: no answer is broken off (s=worker for one service)
+	@$(PYTHON) -m deploy.local restart $(s)
+
 status: setup ## what runs, since when, and is it well
 	@$(PYTHON) -m deploy.local status
 
@@ -26,11 +28,28 @@ logs: setup ## follow the logs (s=worker for one service)
 dead: setup ## list the dead letters (do=replay sends them back)
 	@$(PYTHON) -m deploy.local dead $(or $(do),list)
 
+audit-verify: setup ## find what was changed or removed in the audit log (known=SEQ:HASH: as noted elsewhere)
+	@$(PYTHON) -m deploy.local audit verify $(if $(known),--known $(known))
+
+ledger-check: setup ## does the token ledger agree with the journal? (days=31)
+	@$(PYTHON) -m deploy.local ledger-check --days $(or $(days),31)
+
 demo-failover: setup ## watch a stream survive a killed worker
 	@$(PYTHON) -m deploy.local demo-failover
 
 test: setup ## every test (T=tests/unit for a part)
+ifdef T
 	@$(PYTHON) -m pytest $(T)
+else
+	@$(MAKE) --no-print-directory -j2 -Oline test-e2e test-rest
+endif
+
+# Each half has servers of its own and mostly waits: together they take half the time.
+test-e2e:
+	@$(PYTHON) -m pytest tests/e2e tests/load tests/chaos
+
+test-rest:
+	@$(PYTHON) -m pytest tests --ignore=tests/e2e --ignore=tests/load --ignore=tests/chaos
 
 test-unit: setup ## the tests that need no server
 	@$(PYTHON) -m pytest tests/unit tests/contracts tests/architecture
@@ -47,6 +66,9 @@ fmt: setup ## format and fix what can be fixed
 
 bench: setup ## measure against bare hops, in one run
 	@$(PYTHON) -m tests.load
+
+chaos: setup ## faults under 200 streams, and a verdict (f=worker-kill for one, f=list names them)
+	@$(PYTHON) -m tests.chaos $(if $(filter list,$(f)),--list,$(addprefix --fault ,$(f)))
 
 contracts: setup ## accept additive changes of messages into the snapshots
 	@UPDATE_CONTRACTS=1 $(PYTHON) -m pytest -q tests/contracts

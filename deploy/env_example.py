@@ -36,6 +36,7 @@ RUNNER = """
 
 COMPOSE = """
 # ---- Docker Compose, which needs all of these; `make up` makes its own in .run/secrets.env
+# passwords that become parts of URLs: letters and digits
 #POSTGRES_PASSWORD=
 #RABBITMQ_PASSWORD=
 #REDIS_PASSWORD=
@@ -45,6 +46,16 @@ COMPOSE = """
 #SCHEDULER_DB_PASSWORD=
 # what workers and gateways show the registry to fetch and store models, 16 characters or more
 #BLOB_TOKEN=
+# the first admin's, 8 characters or more
+#AUTH_ADMIN_PASSWORD=
+# each of them 32 bytes in base64, as from `openssl rand -base64 32`
+#AUTH_SECRET_KEY=
+#GATEWAY_SECRET_KEY=
+#SCHEDULER_SECRET_KEY=
+
+# ---- Docker Compose, if it should be otherwise
+# after it a container that should stop is killed: longer than any *_DRAIN_SECONDS
+#STOP_GRACE_PERIOD=45s
 """
 
 

@@ -15,20 +15,36 @@ COMMANDS: dict[str, Callable[[], None]] = {
     "demo-failover": commands.demo_failover,
 }
 
+OF_A_SERVICE: dict[str, Callable[[str], None]] = {
+    "logs": commands.logs,
+    "restart": commands.restart,
+}
+"""Of one, or of all if none is named."""
+
+MODULES: dict[str, Callable[[list[str]], None]] = {
+    "dead": commands.dead,
+    "audit": commands.audit,
+    "ledger-check": commands.ledger_check,
+}
+"""Those that have arguments of their own."""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m deploy.local")
     parsers = parser.add_subparsers(dest="command", required=True)
     for name in COMMANDS:
         parsers.add_parser(name)
-    parsers.add_parser("logs").add_argument("service", nargs="?", default="")
-    parsers.add_parser("dead").add_argument("arguments", nargs=argparse.REMAINDER)
+    for name in OF_A_SERVICE:
+        parsers.add_parser(name).add_argument("service", nargs="?", default="")
+    for name in MODULES:
+        # No character is an option's here: what follows is the module's own, from the first word on.
+        parsers.add_parser(name, prefix_chars="\0", add_help=False).add_argument("arguments", nargs="*")
     arguments = parser.parse_args()
     try:
-        if arguments.command == "logs":
-            commands.logs(arguments.service)
-        elif arguments.command == "dead":
-            commands.dead(arguments.arguments)
+        if arguments.command in OF_A_SERVICE:
+            OF_A_SERVICE[arguments.command](arguments.service)
+        elif arguments.command in MODULES:
+            MODULES[arguments.command](arguments.arguments)
         else:
             COMMANDS[arguments.command]()
     except SetupError as error:

@@ -12,14 +12,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from deploy.local import answer, demo, infrastructure, readiness
-from deploy.local.config import RUN_DIR, Config, load_config
+from deploy.local import answer, demo, infrastructure, readiness, rolling
+from deploy.local.config import RUN_DIR, Config, load_config, require_space
 from deploy.local.errors import SetupError
 from deploy.local.infrastructure import Infrastructure
 from deploy.local.leftovers import end_leftovers
 from deploy.local.postgres import remove_outside_data
 from deploy.local.programs import Program, require_free_ports
-from deploy.local.services import SEED_MODEL, admin_email, admits_anonymous, service_programs
+from deploy.local.services import (
+    SEED_MODEL,
+    SUCCESSOR,
+    admin_email,
+    admits_anonymous,
+    health_url,
+    service_programs,
+    successor,
+)
 from deploy.local.supervisor import Supervisor
 from deploy.postgres.provision import ROLES, provision
 
@@ -30,6 +38,7 @@ HEADER = ("program", "state", "pid", "up", "health")
 
 def up() -> None:
     """Everything, from nothing or from whatever runs already, until the model has answered."""
+    require_space(RUN_DIR)
     config = load_config()
     with _alone(config.run_dir):
         supervisor = Supervisor(config.run_dir)
@@ -39,13 +48,14 @@ def up() -> None:
         services = service_programs(config, chosen)
         programs = [*(program for server in chosen.servers for program in server.programs), *services]
         _require_ports(supervisor, programs)
-        supervisor.configure(programs)
+        supervisor.configure([*programs, successor(services[-1])])
         _start_servers(supervisor, chosen)
         provision(chosen.urls["postgres"], {role: config.secrets[f"{role.upper()}_DB_PASSWORD"] for role in ROLES})
         print("services:", flush=True)
         for program in services:
             supervisor.start(program.name)
-        readiness.wait_until_ready(supervisor, services)
+        readiness.wait_until_ready(supervisor, {program.name: health_url(program) for program in services})
+        supervisor.stop([SUCCESSOR])  # of a restart that was broken off
     answer.stream_answer(config)
     _print_summary(config)
 
@@ -58,6 +68,16 @@ def down() -> None:
         if infrastructure.containers_in_use(config):
             infrastructure.compose(config, "down")
     print("everything has stopped; the data is kept (`make clean` removes it)")
+
+
+def restart(service: str) -> None:
+    """One process at a time, each ready before the next stops. ``service``: only this one; empty: all."""
+    with _alone(RUN_DIR):
+        supervisor = Supervisor(RUN_DIR)
+        if not supervisor.runs():
+            raise SetupError("nothing runs: start it with `make up`")
+        urls = {name: f"{url}/health/ready" for name, url in _ops_urls(RUN_DIR).items()}
+        rolling.restart(supervisor, urls, service)
 
 
 def clean() -> None:
@@ -80,6 +100,8 @@ def status() -> None:
     print("{:<12} {:<10} {:>8} {:>10}  {}".format(*HEADER))
     for process in supervisor.processes():
         name, state = process["name"], process["statename"].lower()
+        if name == SUCCESSOR and not process["pid"]:
+            continue
         seconds = process["now"] - process["start"] if process["pid"] else 0
         health = readiness.health(f"{urls[name]}/health/ready") if name in urls else "-"
         print(f"{name:<12} {state:<10} {process['pid']:>8} {seconds:>9}s  {health}")
@@ -87,8 +109,23 @@ def status() -> None:
 
 def dead(arguments: list[str]) -> None:
     """The bus's own command on this suite's broker."""
-    env = _specs(RUN_DIR)["scheduler"]["env"]
-    os.execve(sys.executable, [sys.executable, "-m", "libs.common.bus.dead_letters", *arguments], env)  # noqa: S606
+    _run_as("scheduler", "libs.common.bus.dead_letters", arguments)
+
+
+def audit(arguments: list[str]) -> None:
+    """Auth's own command on this suite's audit log."""
+    _run_as("auth", "services.auth.audit", arguments)
+
+
+def ledger_check(arguments: list[str]) -> None:
+    """Compares what this suite has billed with what it has done."""
+    _run_as("scheduler", "libs.common.ledger_check", arguments)
+
+
+def _run_as(service: str, module: str, arguments: list[str]) -> None:
+    """With the environment of this service."""
+    env = _specs(RUN_DIR)[service]["env"]
+    os.execve(sys.executable, [sys.executable, "-m", module, *arguments], env)  # noqa: S606
 
 
 def demo_failover() -> None:
@@ -126,11 +163,15 @@ def _ops_urls(run_dir: Path) -> dict[str, str]:
 
 @contextmanager
 def _alone(run_dir: Path) -> Iterator[None]:
+    if not run_dir.exists():
+        raise SetupError("nothing has been started here: start it with `make up`")
     with (run_dir / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise SetupError("another `make up` or `make down` is at work here: wait until it is done") from error
+            raise SetupError(
+                "another `make up`, `make down` or `make restart` is at work here: wait until it is done"
+            ) from error
         yield
 
 

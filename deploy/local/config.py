@@ -54,18 +54,21 @@ class Config:
         return int(value)
 
 
-def load_config(run_dir: Path = RUN_DIR) -> Config:
+def load_config(run_dir: Path = RUN_DIR, dotenv: Path = ROOT / ".env") -> Config:
     """Raises ``SetupError``. Makes ``run_dir`` and the secrets if they are not there."""
     run_dir.mkdir(parents=True, exist_ok=True)
     # 0700 would keep Postgres's account out when root runs us; what is private inside has its own mode.
     run_dir.chmod(0o711)
-    _require_space(run_dir)
-    env = with_ollama_names({**_dotenv(ROOT / ".env"), **os.environ})
-    return Config(run_dir, env, _secrets(run_dir / "secrets.env", env), _worker_count(run_dir, env))
+    given = {name: value for name, value in os.environ.items() if value}
+    env = with_ollama_names({**_dotenv(dotenv), **given})
+    kept = _secrets(run_dir / "secrets.env", env)
+    old_keys = {name: value for name, value in kept.items() if name.endswith("_OLD_SECRET_KEYS")}
+    return Config(run_dir, {**env, **old_keys}, kept, _worker_count(run_dir, env))
 
 
-def _require_space(run_dir: Path) -> None:
-    free = shutil.disk_usage(run_dir).free
+def require_space(run_dir: Path) -> None:
+    """To start anything. Raises ``SetupError``."""
+    free = shutil.disk_usage(run_dir if run_dir.exists() else run_dir.parent).free
     if free < FREE_BYTES_NEEDED:
         raise SetupError(f"only {free / 1024**3:.1f} GB are free on the disk of {run_dir}: make room, 2 GB are needed")
 
@@ -93,6 +96,8 @@ def _secrets(path: Path, env: Mapping[str, str]) -> dict[str, str]:
     fresh |= {
         "AUTH_ADMIN_PASSWORD": secrets.token_urlsafe(12),
         "AUTH_SECRET_KEY": base64.b64encode(secrets.token_bytes(32)).decode(),
+        "GATEWAY_SECRET_KEY": base64.b64encode(secrets.token_bytes(32)).decode(),
+        "SCHEDULER_SECRET_KEY": base64.b64encode(secrets.token_bytes(32)).decode(),
         "BLOB_TOKEN": secrets.token_urlsafe(24),
     }
     complete = {**fresh, **kept}
@@ -104,8 +109,10 @@ def _secrets(path: Path, env: Mapping[str, str]) -> dict[str, str]:
 def _worker_count(run_dir: Path, env: Mapping[str, str]) -> int:
     """As asked, else as many as last time, so that a second `make up` changes nothing."""
     kept = run_dir / "workers"
-    asked = env.get("WORKERS") or (kept.read_text() if kept.exists() else "1")
+    before = kept.read_text() if kept.exists() else ""
+    asked = env.get("WORKERS") or before or "1"
     if not asked.isdecimal() or not 1 <= int(asked) <= 64:
         raise SetupError(f"WORKERS must be a number from 1 to 64, not {asked!r}")
-    kept.write_text(asked)
+    if asked != before:
+        write_private(kept, asked)
     return int(asked)

@@ -58,7 +58,9 @@ def _uses_docker(config: Config) -> bool:
 def _embedded(config: Config, urls: dict[str, str], missing: list[str]) -> Infrastructure:
     run_dir, passwords = config.run_dir, config.secrets
     makers: dict[str, Callable[[], Server]] = {
-        "rabbitmq": lambda: rabbitmq_server(run_dir, _rabbit_ports(config), passwords["RABBITMQ_PASSWORD"]),
+        "rabbitmq": lambda: rabbitmq_server(
+            run_dir, _rabbit_ports(config), passwords["RABBITMQ_PASSWORD"], config.env.get("RABBITMQ_HOME")
+        ),
         "redis": lambda: valkey_server(run_dir, config.port("REDIS_PORT"), passwords["REDIS_PASSWORD"]),
         "postgres": lambda: postgres_server(run_dir, config.port("POSTGRES_PORT"), passwords["POSTGRES_PASSWORD"]),
     }

@@ -26,9 +26,9 @@ class RabbitPorts:
     """None: no management plugin, which saves a second or two at the start."""
 
 
-def rabbitmq_server(run_dir: Path, ports: RabbitPorts, password: str) -> Server:
-    """Raises ``SetupError`` if no RabbitMQ is installed and none can be."""
-    script = find_server_script() or _install()
+def rabbitmq_server(run_dir: Path, ports: RabbitPorts, password: str, installed: str | None = None) -> Server:
+    """``installed``: where, if not in the usual place. Raises ``SetupError`` if it is nowhere and cannot be had."""
+    script = find_server_script(installed) or _install()
     home = private_directory(run_dir / "rabbitmq")
     config, plugins = home / "rabbitmq.conf", home / "enabled_plugins"
     write_private(config, _configuration(ports, password))
@@ -78,9 +78,9 @@ def answers(host: str, port: int) -> bool:
         return False
 
 
-def find_server_script() -> Path | None:
+def find_server_script(installed: str | None = None) -> Path | None:
     """The server's own script. Debian's wrapper in /usr/sbin insists on the system's node, so it will not do."""
-    homes = [Path(os.environ["RABBITMQ_HOME"])] if "RABBITMQ_HOME" in os.environ else []
+    homes = [Path(installed)] if installed else []
     homes += sorted(Path("/usr/lib/rabbitmq/lib").glob("rabbitmq_server-*"), reverse=True)
     on_path = shutil.which("rabbitmq-server")
     if on_path is not None:

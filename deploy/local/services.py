@@ -2,18 +2,23 @@
 
 import ipaddress
 import json
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
 
 from deploy.local.config import Config
+from deploy.local.errors import SetupError
 from deploy.local.infrastructure import Infrastructure
 from deploy.local.programs import ROOT, Program
 from deploy.local.servers import package_directory
 from deploy.postgres.provision import ROLES, service_url
+from libs.common.settings import ServiceSettings
 
 SEED_MODEL = "smollm2:135m"
 SEED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+SUCCESSOR = "gateway-successor"
 
 ADMIN_EMAIL = "admin@localhost"
 
@@ -21,14 +26,19 @@ ADMIN_EMAIL = "admin@localhost"
 PASSED_ON = ("OTEL_", "POSTGRES_", "RABBITMQ_", "REDIS_", "OLLAMA_")
 PASSED_ON_EXACTLY = ("HOME", "LANG", "TZ", "TMPDIR", "SSL_CERT_FILE", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 
-# Longer than the services' own drain of 30 s, so that the supervisor does not cut it short.
-STOP_SECONDS = 45
+# So that the supervisor does not cut a drain short.
+LONGER_THAN_DRAIN_SECONDS = 15
 
 
 def service_programs(config: Config, infrastructure: Infrastructure) -> list[Program]:
     """In the order in which they start. Workers are numbered from 1."""
     shared = _shared_environment(config, infrastructure)
-    own = {"auth": _auth(config), "registry": _registry(config), "scheduler": {}, "gateway": _gateway(config)}
+    own = {
+        "auth": _auth(config),
+        "registry": _registry(config),
+        "scheduler": _scheduler(config),
+        "gateway": _gateway(config),
+    }
     for service in ROLES:
         password = config.secrets[f"{service.upper()}_DB_PASSWORD"]
         own[service]["POSTGRES_URL"] = service_url(infrastructure.urls["postgres"], service, password)
@@ -37,6 +47,17 @@ def service_programs(config: Config, infrastructure: Infrastructure) -> list[Pro
     gateway = replace(gateway, ports=public, host=gateway_host(config))
     workers = [_worker(config, shared, number) for number in range(1, config.workers + 1)]
     return [auth, registry, scheduler, *workers, gateway]
+
+
+def successor(gateway: Program) -> Program:
+    """A second gateway on the same public port, for as long as the first one is restarted."""
+    port = _ops_port(gateway) + 1
+    return replace(
+        gateway,
+        name=SUCCESSOR,
+        env={**gateway.env, "GATEWAY_OPS_PORT": str(port)},
+        ports={"GATEWAY_OPS_PORT": port},
+    )
 
 
 def health_url(program: Program) -> str:
@@ -55,8 +76,17 @@ def _program(config: Config, service: str, env: Mapping[str, str], *, number: in
         argv=(sys.executable, "-m", f"services.{service}"),
         env={**_passed_on(config, f"{service.upper()}_"), **env, setting: str(port)},
         ports={setting: port},
-        stop_seconds=STOP_SECONDS,
+        stop_seconds=_stop_seconds(config, service),
     )
+
+
+def _stop_seconds(config: Config, service: str) -> int:
+    setting = f"{service.upper()}_DRAIN_SECONDS"
+    drain = config.env.get(setting) or ServiceSettings.model_fields["drain_seconds"].default
+    try:
+        return math.ceil(float(drain)) + LONGER_THAN_DRAIN_SECONDS
+    except (ValueError, OverflowError) as error:
+        raise SetupError(f"{setting} must be a number of seconds, not {drain!r}") from error
 
 
 def _worker(config: Config, shared: Mapping[str, str], number: int) -> Program:
@@ -97,9 +127,11 @@ def _gateway(config: Config) -> dict[str, str]:
     return {
         "GATEWAY_HOST": gateway_host(config),
         "GATEWAY_PORT": str(config.port("GATEWAY_PORT")),
+        "GATEWAY_SHARE_PORT": "true",
         "GATEWAY_ANONYMOUS": str(admits_anonymous(config)).lower(),
         "GATEWAY_REGISTRY_URL": f"http://127.0.0.1:{config.port('REGISTRY_OPS_PORT')}",
         "GATEWAY_BLOB_TOKEN": config.secrets["BLOB_TOKEN"],
+        "GATEWAY_SECRET_KEY": config.secrets["GATEWAY_SECRET_KEY"],
     }
 
 
@@ -109,6 +141,10 @@ def _auth(config: Config) -> dict[str, str]:
         "AUTH_ADMIN_PASSWORD": config.secrets["AUTH_ADMIN_PASSWORD"],
         "AUTH_SECRET_KEY": config.secrets["AUTH_SECRET_KEY"],
     }
+
+
+def _scheduler(config: Config) -> dict[str, str]:
+    return {"SCHEDULER_SECRET_KEY": config.secrets["SCHEDULER_SECRET_KEY"]}
 
 
 def _registry(config: Config) -> dict[str, str]:

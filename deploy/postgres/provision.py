@@ -6,6 +6,7 @@
 import os
 import sys
 from collections.abc import Mapping
+from urllib.parse import quote, urlencode
 
 import psycopg
 from psycopg import Connection, sql
@@ -18,6 +19,9 @@ DATABASE = "ollamamax"
 ROLES = ("gateway", "auth", "registry", "scheduler")
 
 CONNECT_SECONDS = 10
+
+OF_THE_ADMIN = ("user", "password", "passfile", "dbname")
+"""What a service does not take over from the URL of who made its role."""
 
 
 def provision(admin_url: str, passwords: Mapping[str, str], database: str = DATABASE) -> None:
@@ -38,10 +42,13 @@ def provision(admin_url: str, passwords: Mapping[str, str], database: str = DATA
 
 
 def service_url(admin_url: str, role: str, password: str, database: str = DATABASE) -> str:
-    """The URL a service logs in with, on the server of ``admin_url``."""
+    """The URL a service logs in with, on the server of ``admin_url`` and in the same way (TLS)."""
     server = conninfo_to_dict(admin_url)
-    host, port = server.get("host") or "127.0.0.1", server.get("port") or 5432
-    return f"postgresql://{role}:{password}@{host}:{port}/{database}"
+    host, port = str(server.pop("host", None) or "127.0.0.1"), server.pop("port", None) or 5432
+    address = f"[{host}]" if ":" in host else quote(host, safe=",")
+    # Postgres reads a plus as itself, not as a space.
+    how = urlencode({name: value for name, value in server.items() if name not in OF_THE_ADMIN}, quote_via=quote)
+    return f"postgresql://{role}:{quote(password, safe='')}@{address}:{port}/{database}{'?' if how else ''}{how}"
 
 
 def _create_database(admin: Connection[TupleRow], database: str) -> None:

@@ -1,16 +1,21 @@
 """The Postgres pool and ``transaction()``, the only place that commits."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
+from typing import Final
 
-from psycopg import AsyncConnection, OperationalError
+from psycopg import AsyncConnection, OperationalError, sql
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
+from libs.common import actor
 from libs.common.errors import Unavailable
 from libs.common.settings import PostgresSettings
 
 Transaction = AsyncConnection[TupleRow]
+
+EVERY_ORGANIZATION: Final = "*"
+"""For what a service does by itself: it sees the rows of all tenants."""
 
 
 class Database:
@@ -20,8 +25,10 @@ class Database:
     """
 
     def __init__(self, settings: PostgresSettings, application: str) -> None:
+        self._url = settings.url.get_secret_value()
+        self._application = application
         self._pool = AsyncConnectionPool(
-            settings.url.get_secret_value(),
+            self._url,
             kwargs={
                 "application_name": application,
                 "options": f"-c statement_timeout={settings.statement_timeout_ms}",
@@ -42,12 +49,37 @@ class Database:
         await self._pool.close(timeout=5)
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Transaction]:
-        """Commits at the end, rolls back on an exception. Raises ``Unavailable`` while Postgres is away."""
+    async def transaction(self, organization: str | None = None) -> AsyncIterator[Transaction]:
+        """Commits at the end, rolls back on an exception. Raises ``Unavailable`` while Postgres is away.
+
+        Tenant tables show and take only rows of ``organization``: that of the current actor, if none is given. Without
+        either they are empty.
+        """
+        who = actor.current()
         try:
             async with self._pool.connection() as connection:
+                await connection.execute(
+                    "select set_config('ollamamax.organization', %s, true), set_config('ollamamax.actor', %s, true)",
+                    [who.organization_id if organization is None else organization, actor.encode(who)],
+                )
                 yield connection
         except (OperationalError, PoolTimeout) as error:
+            raise Unavailable("the database is not available; please try again") from error
+
+    async def wake_ups(self, channel: str, seconds: float) -> AsyncIterator[None]:
+        """At once, at every notification on this channel, and at least every so often. Raises ``Unavailable``."""
+        try:
+            connection = await AsyncConnection.connect(
+                self._url, autocommit=True, connect_timeout=5, application_name=f"{self._application}-listens"
+            )
+            async with connection:
+                await connection.execute(sql.SQL("listen {}").format(sql.Identifier(channel)))
+                while True:
+                    yield
+                    async with aclosing(connection.notifies(timeout=seconds, stop_after=1)) as notifications:
+                        async for _ in notifications:
+                            pass
+        except OperationalError as error:
             raise Unavailable("the database is not available; please try again") from error
 
     async def check(self) -> None:

@@ -6,24 +6,31 @@
         ContextExceeded              context_exceeded     400
         UnsupportedByModel           unsupported          400
       Unauthenticated                unauthenticated      401
+        SecondFactorRequired         second_factor_required  401
+        WrongCode                    wrong_code           401
       Forbidden                      forbidden            403
       NotFound                       not_found            404
         ModelNotFound                model_not_found      404
       Conflict                       conflict             409
+      PreconditionFailed             precondition_failed  412
       TooLarge                       too_large            413
       OutOfRange                     out_of_range         416
+      RateLimited                    rate_limited         429
       RequestCancelled               request_cancelled    499
       EngineFailed                   engine_failed        500
+        UpstreamFailed               upstream_failed      500
         ModelLoadFailed              model_load_failed    500
         ReplayDiverged               replay_diverged      500
         AttemptsExhausted            attempts_exhausted   500
       StreamLost                     stream_lost          500
+      Restarting                     restarting           503
       Overloaded                     overloaded           503
       Unavailable                    unavailable          503  retryable
       DeadlineExceeded               deadline_exceeded    504
       StorageFull                    storage_full         507
 
-A class's docstring is its default message. Errors cross processes as (code, message) and are rebuilt with ``rebuild``.
+A class's docstring is its default message. Errors cross processes as (code, message, retry_after) and are rebuilt with
+``rebuild``.
 """
 
 import inspect
@@ -37,8 +44,10 @@ class ServiceError(Exception):
     status: ClassVar[int] = 500
     retryable: ClassVar[bool] = False
 
-    def __init__(self, message: str | None = None) -> None:
+    def __init__(self, message: str | None = None, *, retry_after: float | None = None) -> None:
+        """``retry_after``: seconds until trying again may help, if that is known."""
         super().__init__(message or inspect.cleandoc(type(self).__doc__ or ""))
+        self.retry_after = retry_after
 
     @property
     def message(self) -> str:
@@ -75,6 +84,18 @@ class Unauthenticated(ServiceError):
     code, status = "unauthenticated", 401
 
 
+class SecondFactorRequired(Unauthenticated):
+    """a code of the second factor is required"""
+
+    code = "second_factor_required"
+
+
+class WrongCode(Unauthenticated):
+    """wrong code; each is accepted once"""
+
+    code = "wrong_code"
+
+
 class Forbidden(ServiceError):
     """forbidden"""
 
@@ -99,6 +120,12 @@ class Conflict(ServiceError):
     code, status = "conflict", 409
 
 
+class PreconditionFailed(ServiceError):
+    """somebody else changed this meanwhile; read it again"""
+
+    code, status = "precondition_failed", 412
+
+
 class TooLarge(ServiceError):
     """request body too large"""
 
@@ -111,6 +138,12 @@ class OutOfRange(ServiceError):
     code, status = "out_of_range", 416
 
 
+class RateLimited(ServiceError):
+    """too many requests"""
+
+    code, status = "rate_limited", 429
+
+
 class RequestCancelled(ServiceError):
     """request canceled"""
 
@@ -121,6 +154,12 @@ class EngineFailed(ServiceError):
     """the engine failed"""
 
     code = "engine_failed"
+
+
+class UpstreamFailed(EngineFailed):
+    """the server that runs the model failed"""
+
+    code = "upstream_failed"
 
 
 class ModelLoadFailed(EngineFailed):
@@ -145,6 +184,12 @@ class StreamLost(ServiceError):
     """the answer was lost when a server restarted; please send the request again"""
 
     code = "stream_lost"
+
+
+class Restarting(ServiceError):
+    """this server restarts; the answer goes on, and can be read on with GET /api/v1/inference/requests/ID/stream"""
+
+    code, status = "restarting", 503
 
 
 class Overloaded(ServiceError):
@@ -181,6 +226,6 @@ def _tree(root: type[ServiceError]) -> dict[str, type[ServiceError]]:
 ERRORS_BY_CODE: dict[str, type[ServiceError]] = _tree(ServiceError)
 
 
-def rebuild(code: str, message: str) -> ServiceError:
+def rebuild(code: str, message: str, retry_after: float | None = None) -> ServiceError:
     """The error another process raised; a code from a newer version becomes a plain ``ServiceError``."""
-    return ERRORS_BY_CODE.get(code, ServiceError)(message)
+    return ERRORS_BY_CODE.get(code, ServiceError)(message, retry_after=retry_after)

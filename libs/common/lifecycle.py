@@ -2,8 +2,8 @@
 
 ``run(service)`` opens settings, telemetry, Postgres (and migrates), Redis, the bus, the service's context,
 its HTTP servers, its handlers and its background loops, in this order, on one ``AsyncExitStack``. SIGTERM and
-SIGINT unwind it: stop consuming, let running work finish, close. An exception in any task ends the process,
-so that the supervisor starts a clean one.
+SIGINT unwind it: take no new work, let running work finish (which still hears events for every replica), close.
+An exception in any task ends the process, so that the supervisor starts a clean one.
 """
 
 import asyncio
@@ -12,18 +12,20 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import redis.asyncio as redis
 import structlog
 from fastapi import APIRouter, FastAPI
 from starlette.types import ASGIApp
 
+from libs.common import outbox, runtime_config
 from libs.common.bus.base import Bus, Handlers
 from libs.common.bus.rabbit import RabbitBus
 from libs.common.database import Database
 from libs.common.migrations import migrate
 from libs.common.redis_client import open_redis
+from libs.common.runtime_config import RuntimeConfig
 from libs.common.settings import (
     PostgresSettings,
     RabbitSettings,
@@ -49,6 +51,7 @@ class Runtime:
     instance: str
     bus: Bus
     tasks: Tasks
+    config: RuntimeConfig[Any]
     postgres: Database | None
     redis_client: "redis.Redis | None"
     redis_settings: RedisSettings | None
@@ -77,6 +80,9 @@ class Service(Generic[S, C]):
 
     public_app: Callable[[C], tuple[ASGIApp, str, int]] | None = None
     """A second HTTP server: the application, its host and its port."""
+
+    shares_port: Callable[[C], bool] = field(default=lambda _: False)
+    """Whether that server takes a port over from a process that still runs."""
 
     background: tuple[Callable[[C], Awaitable[None]], ...] = ()
     """Loops that run as long as the service does."""
@@ -109,7 +115,8 @@ async def open_runtime(service: Service[S, C], settings: S) -> AsyncIterator[Run
         redis_settings = load(RedisSettings) if service.uses_redis else None
         redis_client = await stack.enter_async_context(open_redis(redis_settings)) if redis_settings else None
         bus = await stack.enter_async_context(RabbitBus.open(load(RabbitSettings), service.name, settings.instance))
-        yield Runtime(settings.instance, bus, tasks, database, redis_client, redis_settings)
+        config = RuntimeConfig(settings)
+        yield Runtime(settings.instance, bus, tasks, config, database, redis_client, redis_settings)
 
 
 @asynccontextmanager
@@ -118,6 +125,7 @@ async def running(service: Service[S, C], settings: S) -> AsyncIterator[tuple[Ru
     async with AsyncExitStack() as stack:
         runtime = await stack.enter_async_context(open_runtime(service, settings))
         context = await stack.enter_async_context(service.open_context(settings, runtime))
+        stack.callback(runtime.bus.stop_hearing)
         started = False
 
         def not_ready() -> str | None:
@@ -131,13 +139,25 @@ async def running(service: Service[S, C], settings: S) -> AsyncIterator[tuple[Ru
         await stack.enter_async_context(
             HttpServer.running(ops_app, settings.ops_host, settings.ops_port, runtime.tasks.start)
         )
+        if runtime.postgres is not None:
+            runtime.tasks.start(outbox.relay(runtime.db, runtime.bus, service.name), name=f"{service.name}.outbox")
         for loop in service.background:
             runtime.tasks.start(_forever(loop, context), name=f"{service.name}.{getattr(loop, '__name__', 'loop')}")
+        await runtime.bus.subscribe(runtime_config.handlers_of(service.name), runtime.config)
+        await runtime_config.learn(runtime.config, runtime.bus)
         await runtime.bus.subscribe(service.handlers, context)
+        runtime.tasks.start(runtime_config.stay_true(runtime.config, runtime.bus), name=f"{service.name}.config")
         if service.public_app is not None:
             app, host, port = service.public_app(context)
             await stack.enter_async_context(
-                HttpServer.running(app, host, port, runtime.tasks.start, settings.drain_seconds)
+                HttpServer.running(
+                    app,
+                    host,
+                    port,
+                    runtime.tasks.start,
+                    settings.drain_seconds,
+                    share_port=service.shares_port(context),
+                )
             )
         started = True
         log.info("ready", service=service.name, instance=settings.instance)

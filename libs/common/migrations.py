@@ -1,7 +1,8 @@
 """Each service's tables: numbered SQL files, every one with its way back, applied by yoyo as the service starts.
 
-``services/<service>/migrations/NNNN_pre_<name>.sql`` and ``NNNN_pre_<name>.rollback.sql``. ``pre`` says that the
-migration runs before the code that needs it, so old code must be able to run on the new schema.
+``services/<service>/migrations/NNNN_pre_<name>.sql`` and ``NNNN_pre_<name>.rollback.sql``; before them, from
+``libs/common/schema``, what every service has. ``pre`` says that the migration runs before the code that needs it, so
+old code must be able to run on the new schema.
 By hand: ``python -m libs.common.migrations up|rollback <service>`` with POSTGRES_URL set.
 """
 
@@ -20,6 +21,7 @@ from yoyo.migrations import MigrationList
 from libs.common.settings import PostgresSettings, load
 
 SERVICES = Path(__file__).parents[2] / "services"
+OF_EVERY_SERVICE = Path(__file__).with_name("schema")
 
 # A migration that cannot have its lock soon would make every query queue up behind it: better to fail and start again.
 MIGRATION_TIMEOUTS = "-c lock_timeout=4s -c statement_timeout=5s"
@@ -62,7 +64,7 @@ def _migrating(service: str, url: str) -> Iterator[tuple[DatabaseBackend, Migrat
     The lock is Postgres's and ends with its transaction, whatever happens to this process. yoyo's own lock is a row
     that a killed process leaves behind; nobody can hold it here, so it is broken.
     """
-    migrations = read_migrations(str(SERVICES / service / "migrations"))
+    migrations = read_migrations(str(OF_EVERY_SERVICE), str(SERVICES / service / "migrations"))
     with psycopg.connect(url, options=WAIT_FOR_OTHERS, connect_timeout=5) as lock:
         lock.execute("select pg_advisory_xact_lock(hashtext(%s))", [f"migrations of {service}"])
         with get_backend(_yoyo_url(url)) as backend:

@@ -38,7 +38,7 @@ class PostgresSettings(BaseSettings):
     model_config = service_settings("POSTGRES_")
 
     url: SecretStr = Field(description="postgresql://role:password@host:port/database, the service's own role")
-    pool_max_size: int = Field(10, ge=1, le=200, description="connections per process")
+    pool_max_size: int = Field(10, ge=2, le=200, description="connections per process")
     statement_timeout_ms: int = Field(10_000, ge=100, description="no statement of ours takes longer")
 
 

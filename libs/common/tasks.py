@@ -8,6 +8,8 @@ import structlog
 
 log = structlog.get_logger(__name__)
 
+CANCEL_AGAIN_SECONDS = 5.0
+
 
 class Tasks:
     """The process's one supervised group: holds every task, and a task that fails ends the process."""
@@ -34,7 +36,9 @@ class Tasks:
             self.failed.set_exception(error)
 
     async def cancel_all(self) -> None:
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        """Again, if need be: ``asyncio.wait_for`` of Python 3.11, with which psycopg's pool waits, may swallow one."""
+        left = set(self._tasks)
+        while left:
+            for task in left:
+                task.cancel()
+            _, left = await asyncio.wait(left, timeout=CANCEL_AGAIN_SECONDS)

@@ -4,7 +4,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from libs.common.lifecycle import Runtime, Service
-from services.auth import identities, keys
+from services.auth import identities, keys, lockout, privacy, sealed, sessions
+from services.auth.audit.upkeep import keep_up
 from services.auth.context import Context, open_context
 from services.auth.handlers import handlers
 from services.auth.settings import Settings
@@ -18,11 +19,29 @@ async def start(settings: Settings, runtime: Runtime) -> AsyncIterator[Context]:
         await keys.report_use_now(ctx)
 
 
+async def record_audit(ctx: Context) -> None:
+    await ctx.audit.events.run()
+
+
+async def write_ledger(ctx: Context) -> None:
+    await ctx.ledger.run()
+
+
 service = Service(
     name="auth",
     settings=Settings,
     open_context=start,
     handlers=handlers,
-    background=(keys.report_use,),
+    background=(
+        keys.report_use,
+        record_audit,
+        write_ledger,
+        keep_up,
+        identities.rotate_signing_keys,
+        sessions.clean_up,
+        lockout.prune,
+        privacy.remind,
+        sealed.seal_anew,
+    ),
     uses_postgres=True,
 )

@@ -10,7 +10,7 @@ import jwt
 from cachetools import TLRUCache
 
 from libs.common.bus.base import Bus
-from libs.common.contracts.auth import ISSUER, GetSigningKeys, Identity, SigningKeys
+from libs.common.contracts.auth.identity import ISSUER, GetSigningKeys, SigningKeys
 from libs.common.errors import Unauthenticated
 from libs.common.tasks import Tasks
 from services.gateway.answer_cache import AnswerCache
@@ -22,10 +22,13 @@ KEYS_SECONDS = 300.0
 ASK_AGAIN_SECONDS = 3.0
 """A token that names an unknown key makes us ask at most this often."""
 
+OPTIONS: jwt.types.Options = {"require": ["exp", "iss", "sub", "sid"], "verify_iat": False}
+"""When it was issued, by auth's clock, may be in our future: clocks differ, and a new token is to work at once."""
+
 
 @dataclass(frozen=True)
 class _Verified:
-    identity: Identity
+    session_id: str
     expires_at: float
 
 
@@ -42,38 +45,37 @@ class AccessTokens:
         self._keys_until = 0.0
         self._verified: TLRUCache[str, _Verified] = TLRUCache(maxsize=10_000, ttu=_expiry, timer=time.time)
 
-    async def verify(self, token: str) -> Identity:
-        """Raises ``Unauthenticated``, and ``Unavailable`` if the keys are unknown and auth is away."""
+    async def session_of(self, token: str) -> str:
+        """The id of the session that this good token belongs to.
+
+        Raises ``Unauthenticated``, and ``Unavailable`` if the keys are unknown and auth is away.
+        """
         if len(token) > LONGEST_TOKEN:
             raise Unauthenticated
         digest = hashlib.sha256(token.encode()).hexdigest()
         verified = self._verified.get(digest)
         if verified is None:
             verified = self._verified[digest] = await self._check(token)
-        return verified.identity
+        return verified.session_id
+
+    async def published(self) -> SigningKeys:
+        """Raises ``Unavailable`` if they are unknown and auth is away."""
+        return await self._answers.get("", lambda: self._bus.ask(GetSigningKeys()))
 
     async def _check(self, token: str) -> _Verified:
         try:
             key = await self._key(jwt.get_unverified_header(token).get("kid"))
-            claims = jwt.decode(
-                token, key, algorithms=["RS256"], issuer=ISSUER, options={"require": ["exp", "iss", "sub", "org"]}
-            )
+            claims = jwt.decode(token, key, algorithms=["RS256"], issuer=ISSUER, options=OPTIONS)
         except jwt.PyJWTError as error:
             raise Unauthenticated from error
-        identity = Identity(
-            organization_id=claims["org"],
-            user_id=claims["sub"],
-            email=claims.get("email", ""),
-            role=claims.get("role", "user"),
-        )
-        return _Verified(identity, float(claims["exp"]))
+        return _Verified(str(claims["sid"]), float(claims["exp"]))
 
     async def _key(self, kid: str | None) -> Any:
         """The public key of this id, in the form PyJWT wants."""
         if kid is None:
             raise Unauthenticated
         if kid not in self._keys or self._clock() > self._keys_until:
-            answer = await self._answers.get("", lambda: self._bus.ask(GetSigningKeys()))
+            answer = await self.published()
             self._keys = {key["kid"]: jwt.PyJWK(key).key for key in answer.keys}
             self._keys_until = self._clock() + KEYS_SECONDS
         if kid not in self._keys:

@@ -4,10 +4,14 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from uuid import uuid4
 
-from libs.common.contracts.worker import LoadedModel, WorkerHeartbeat
+from libs.common.contracts.auth.identity import Identity
+from libs.common.contracts.worker import LoadedModel, ModelInUse, WorkerHeartbeat
+from services.gateway.models import display_name
+from services.gateway.permissions import may_see
 
 SILENCE_SECONDS = 5.0
-ANSWER_SECONDS = 1.0
+ANSWER_SECONDS = 3.0
+"""When the scheduler takes it for lost, too. A worker that is only slow is waited for: else it is told as it was."""
 
 
 class Cluster:
@@ -35,7 +39,7 @@ class Cluster:
         self._heard.set()
 
     async def poll(self, announce: Callable[[str], Awaitable[None]]) -> None:
-        """Announce an event to all workers, and wait until each has answered with its mark or a second has passed.
+        """Announce an event to all workers, and wait until each has answered with its mark or that time has passed.
 
         What ``loaded`` tells then is true at least from when the event was announced, whoever asked for a load or an
         unload before, through whichever gateway. Raises what ``announce`` raises.
@@ -53,10 +57,22 @@ class Cluster:
         finally:
             del self._unanswered[mark]
 
-    def loaded(self, now: float) -> list[LoadedModel]:
-        """One row per model, the one that stays longest; latest expiry first."""
+    def loaded(self, now: float, caller: Identity) -> list[LoadedModel]:
+        """Those the caller may know of, under their names for it.
+
+        One row per model, the one that stays longest; latest expiry first.
+        """
         alive = (beat for beat, heard_at in self._workers.values() if now - heard_at <= SILENCE_SECONDS)
-        return _merged(model for heartbeat in alive for model in heartbeat.loaded)
+        seen = (_as_seen(model, caller) for heartbeat in alive for model in heartbeat.loaded)
+        return _merged(model for model in seen if model is not None)
+
+
+def _as_seen(model: LoadedModel, caller: Identity) -> LoadedModel | None:
+    for use in model.used_as or (ModelInUse(name=model.name, digest=model.digest, details=model.details),):
+        theirs = use.shared or use.organization_id == caller.organization_id
+        if theirs and may_see(caller, display_name(use.name)):
+            return model.model_copy(update={"name": use.name, "digest": use.digest, "details": use.details})
+    return None
 
 
 def _merged(models: Iterable[LoadedModel]) -> list[LoadedModel]:

@@ -9,11 +9,13 @@ from typing import Final
 import structlog
 from cachetools import LRUCache
 
+from libs.common import actor
 from libs.common.bus.base import Bus
 from libs.common.contracts.gateway import OperationCancelled
 from libs.common.contracts.registry import CreateModel, Failure, OperationReported, Progress, PullModel, PushModel
-from libs.common.errors import DeadlineExceeded, Unavailable, rebuild
+from libs.common.errors import DeadlineExceeded, ServiceError, Unavailable, rebuild
 from libs.common.tasks import Tasks
+from services.gateway.transfers import too_many
 
 log = structlog.get_logger(__name__)
 
@@ -37,6 +39,7 @@ class Operation:
     def __init__(self, operations: "Operations", operation_id: str, silence_seconds: float) -> None:
         self._operations = operations
         self.operation_id = operation_id
+        self.owner = actor.current().organization_id, actor.current().user_id
         self._silence_seconds = silence_seconds
         self._waiting: dict[object, Progress] = {}
         self._finished = False
@@ -81,7 +84,8 @@ class Operation:
 class Operations:
     """Those that clients of this gateway follow."""
 
-    def __init__(self, bus: Bus, tasks: Tasks, silence_seconds: float) -> None:
+    def __init__(self, bus: Bus, tasks: Tasks, silence_seconds: float, most_per_caller: int) -> None:
+        self._most_per_caller = most_per_caller
         self._bus = bus
         self._tasks = tasks
         self._silence_seconds = silence_seconds
@@ -95,10 +99,12 @@ class Operations:
         return len(self._followed)
 
     async def start(self, command: Command) -> Operation:
-        """Followed first, then sent, so that no report is missed. Raises ``Unavailable``."""
+        """Followed first, then sent, so that no report is missed. Raises ``Unavailable`` and ``RateLimited``."""
         if self._stopped:
             raise Unavailable(SHUTTING_DOWN)
         operation = Operation(self, command.operation_id, self._silence_seconds)
+        if sum(other.owner == operation.owner for other in self._followed.values()) >= self._most_per_caller:
+            raise too_many(self._most_per_caller, "pulls, pushes and creates")
         self._followed[command.operation_id] = operation
         try:
             await self._bus.send(command, message_id=command.operation_id)
@@ -106,6 +112,16 @@ class Operations:
             # Sent or not, we cannot know: the cancel is for the case that it was.
             await operation.aclose()
             raise
+        return operation
+
+    def without_work(self, command: Command, status: str, error: ServiceError) -> Operation:
+        """One that tells this and fails, without anybody being asked."""
+        operation = Operation(self, command.operation_id, self._silence_seconds)
+        failure = Failure(code=error.code, message=error.message)
+        progress = (Progress(status=status),)
+        operation.hear(
+            OperationReported(operation_id=command.operation_id, progress=progress, finished=True, error=failure)
+        )
         return operation
 
     def hear(self, report: OperationReported) -> None:

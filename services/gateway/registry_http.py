@@ -10,6 +10,7 @@ import orjson
 import structlog
 from yarl import URL
 
+from libs.common import actor
 from libs.common.errors import (
     ERRORS_BY_CODE,
     Conflict,
@@ -57,16 +58,18 @@ class RegistryHttp:
         headers: Mapping[str, str] | None = None,
         body: AsyncIterator[bytes] | None = None,
     ) -> aiohttp.ClientResponse:
-        """Its answer, as soon as the headers are there; close it. ``path`` and ``query`` must be safe and quoted.
+        """Its answer to the current actor, as soon as the headers are there; close it.
 
-        Raises the ``ServiceError`` the registry answers with, and ``Unavailable`` if it is away or does not move.
+        ``path`` and ``query`` must be safe and quoted. Raises the ``ServiceError`` the registry answers with, and
+        ``Unavailable`` if it is away or does not move.
         """
+        said = {**(headers or {}), actor.HEADER: actor.encode(actor.current())}
         url = URL(f"{self._base}{path}{'?' if query else ''}{query}", encoded=True)
         try:
             async with asyncio.timeout(PAUSE_SECONDS) as patience:
                 moving = None if body is None else _moving(body, patience)
                 response = await self._session.request(
-                    method, url, headers=headers, data=moving, expect100=body is not None, allow_redirects=False
+                    method, url, headers=said, data=moving, expect100=body is not None, allow_redirects=False
                 )
                 if response.status >= 400:
                     async with response:

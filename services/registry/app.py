@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from libs.common.lifecycle import Runtime, Service
-from services.registry import catalog
+from services.registry import imports
 from services.registry.api import router
 from services.registry.context import Context, open_context
 from services.registry.handlers import handlers
@@ -15,10 +15,10 @@ from services.registry.settings import Settings
 @asynccontextmanager
 async def start(settings: Settings, runtime: Runtime) -> AsyncIterator[Context]:
     async with open_context(settings, runtime) as ctx:
-        await catalog.import_seeds(ctx)
+        await imports.import_seeds(ctx)
         # Others' weights may take long to read, and nobody waits for them.
-        runtime.tasks.start(catalog.import_manifests(ctx), "import the directory's manifests")
-        ctx.virtual_models.begin()
+        runtime.tasks.start(imports.import_manifests(ctx), "import the directory's manifests")
+        ctx.virtual_models.begin(lambda: ctx.bus.connections)
         yield ctx
 
 

@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from libs.common.contracts.permissions import OPERATING_ORGANIZATION
 from libs.common.errors import InvalidRequest, StorageFull
 
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -71,10 +72,16 @@ class BlobStore:
         assert DIGEST.fullmatch(digest)
         return self._directory / digest.replace(":", "-")
 
-    def partial_path(self, digest: str, part: int | None = None) -> Path:
-        """For a download that can be resumed, and for what is known of its parts. Its directory is there."""
+    def partial_path(self, digest: str, part: int | None = None, owner: str = OPERATING_ORGANIZATION) -> Path:
+        """For a download that can be resumed, and for what is known of its parts. Its directory is there.
+
+        Each organization has its own: nobody gets what another has fetched of it.
+        """
         self._directory.mkdir(parents=True, exist_ok=True)
-        return self.path(digest).with_name(f"{self.path(digest).name}-partial{'' if part is None else f'-{part}'}")
+        whose = "" if owner == OPERATING_ORGANIZATION else f"-{owner}"
+        return self.path(digest).with_name(
+            f"{self.path(digest).name}{whose}-partial{'' if part is None else f'-{part}'}"
+        )
 
     async def find(self, digest: str) -> Blob | None:
         return await asyncio.to_thread(self._find, digest)

@@ -2,94 +2,68 @@
 
 import asyncio
 from contextlib import suppress
-from pathlib import Path
 from typing import Final
 
 import structlog
 
+from libs.common import actor
 from libs.common.contracts.inference import ModelRef
 from libs.common.contracts.registry import BlobLocation, ModelChanged, ModelDescription, ModelSummary
-from libs.common.database import Transaction
-from libs.common.errors import InvalidModelName, InvalidRequest, ModelNotFound, NotFound, ServiceError, Unavailable
-from services.registry import blobs, described, gguf_info, layers, manifests, names, prune
+from libs.common.database import EVERY_ORGANIZATION, Transaction
+from libs.common.errors import (
+    Forbidden,
+    InvalidModelName,
+    InvalidRequest,
+    ModelNotFound,
+    NotFound,
+    Unavailable,
+)
+from services.registry import blobs, described, gguf_info, holdings, layers, manifests, names, prune
 from services.registry.blobs import Blob
 from services.registry.context import Context
 from services.registry.gguf_info import GgufInfo
-from services.registry.manifests import Layer, Manifest
+from services.registry.manifests import Manifest
 from services.registry.names import ModelName
 from services.registry.store import blobs as blob_store
 from services.registry.store import models as store
 from services.registry.store import versions as version_store
-from services.registry.store.models import Content, StoredModel
+from services.registry.store.models import Content, Saved, StoredModel
 
 log = structlog.get_logger(__name__)
 
 ANNOUNCE_AGAIN_SECONDS: Final = 1.0
 
 
-async def import_seeds(ctx: Context) -> None:
-    """REGISTRY_SEED_MODELS, as often as one likes and on several replicas at once.
-
-    Raises ``SystemExit`` for a seed that cannot be imported.
-    """
-    for name, path in ctx.settings.seed_models.items():
-        try:
-            changed = not await _is_imported(ctx, name, path) and await import_gguf(ctx, name, path)
-        except (OSError, ServiceError) as error:
-            raise SystemExit(f"REGISTRY_SEED_MODELS: cannot import {name} from {path}: {error}") from error
-        log.info("imported a seed model" if changed else "a seed model is there already", model=name)
-
-
-async def import_manifests(ctx: Context) -> None:
-    """Models whose manifests are in the directory but not in our tables, as when it is the directory of an Ollama.
-
-    What cannot be imported is left as it is.
-    """
-    for name in await manifests.names_in_files(ctx.settings.data_dir):
-        if await _find(ctx, name) is not None:
-            continue
-        try:
-            await install(ctx, name, await manifests.read(ctx.settings.data_dir, name))
-            log.info("imported a model of the directory", model=name.display)
-        except (OSError, InvalidRequest) as error:
-            log.warning("cannot import a model of the directory", model=name.display, error=str(error))
-
-
-async def import_gguf(ctx: Context, name: str, path: Path) -> bool:
-    """Make ``name`` point to this file; False if it does already. Raises ``InvalidRequest`` and ``OSError``."""
-    parsed = names.parse(name)
-    info = await gguf_info.read(path)
-    weights = await ctx.blobs.add_file(path)
-    config = await ctx.blobs.add_bytes(layers.config_blob(info.details, [weights], layers.Config()))
-    manifest = manifests.build(config, (Layer(layers.MODEL_TYPE, weights),))
-    return await install(ctx, parsed, manifest.text.encode())
-
-
-async def install(ctx: Context, name: ModelName, manifest: bytes) -> bool:
+async def install(ctx: Context, name: ModelName, manifest: bytes, *, shared: bool = False) -> bool:
     """Make ``name`` point to this manifest, whose blobs are all there; False if it does already.
 
     Raises ``InvalidRequest`` for what is not a manifest of a model that can run, and for missing blobs.
     """
-    return await save(ctx, name, await _understood(ctx, manifests.parse(manifest)))
+    return await save(ctx, name, await _understood(ctx, manifests.parse(manifest)), shared=shared)
 
 
-async def save(ctx: Context, name: ModelName, content: Content) -> bool:
+async def save(ctx: Context, name: ModelName, content: Content, *, shared: bool = False) -> bool:
     """As ``install``, for a manifest that is understood already. Raises ``InvalidRequest`` for missing blobs."""
+    organization = actor.current().organization_id
     async with ctx.db.transaction() as tx:
         await blob_store.lock_while_referring(tx)
-        await _check_blobs(ctx, content.manifest)
-        await store.lock_name(tx, name)
-        spelled = await store.spelling(tx, name)
-        await manifests.write(ctx.settings.data_dir, spelled, content.manifest)
-        changed = await _keeping_a_version(tx, ctx.settings.versions_kept, spelled, content)
-    if changed:
-        await _announce(ctx, spelled)
-    return changed
+        await _check_blobs(ctx, tx, content.manifest)
+        await store.lock_name(tx, organization, name)
+        spelled = await store.spelling(tx, organization, name)
+        await manifests.write(manifests.home(ctx.settings.data_dir, organization), spelled, content.manifest)
+        saved = await _keeping_a_version(tx, ctx.settings.versions_kept, spelled, content, shared=shared)
+    if saved is None:
+        return False
+    await announce(ctx, spelled, organization, shared=saved.shared)
+    return True
 
 
-async def _announce(ctx: Context, name: ModelName) -> None:
-    """The change stands, whatever the broker does: while it is away, the news waits for it and nobody for the news."""
-    event = ModelChanged(name=name.display)
+async def announce(ctx: Context, name: ModelName, organization: str, *, shared: bool) -> None:
+    """The change stands, whatever the broker does: while it is away, the news waits for it and nobody for the news.
+
+    ``shared``: it is seen by all, or was.
+    """
+    event = ModelChanged(name=name.display, organization_id="" if shared else organization)
     try:
         await ctx.bus.publish(event)
     except Unavailable:
@@ -104,12 +78,15 @@ async def _announce_later(ctx: Context, event: ModelChanged) -> None:
             return
 
 
-async def _keeping_a_version(tx: Transaction, kept: int, name: ModelName, content: Content) -> bool:
+async def _keeping_a_version(
+    tx: Transaction, kept: int, name: ModelName, content: Content, *, shared: bool
+) -> Saved | None:
     before = await store.find_model(tx, name)
-    if before is not None and before.digest != content.manifest.digest:
+    if before is not None and before.own and before.digest != content.manifest.digest:
         await version_store.drop_version(tx, before.id, content.manifest.digest)
         await version_store.keep_current(tx, before.id, kept)
-    return await store.save_model(tx, name, content)
+    who = actor.current()
+    return await store.save_model(tx, who.organization_id, name, content, created_by=who.user_id, shared=shared)
 
 
 async def copy(ctx: Context, source: str, destination: str) -> None:
@@ -120,14 +97,17 @@ async def copy(ctx: Context, source: str, destination: str) -> None:
             parsed[role] = names.parse(text)
         except InvalidModelName:
             raise InvalidModelName(f'{role} "{text}" is invalid') from None
-    model = await _find(ctx, parsed["source"])
+    model = await find(ctx, parsed["source"])
     if model is None:
         raise ModelNotFound(f'model "{source}" not found')
     await save(ctx, parsed["destination"], model.content)
 
 
 async def delete(ctx: Context, name: str) -> None:
-    """And its versions, and the layers that nobody else needs. Raises ``ModelNotFound`` and ``InvalidModelName``."""
+    """And its versions, and the layers that nobody else needs.
+
+    Raises ``ModelNotFound``, ``InvalidModelName``, and ``Forbidden`` for one of another organization.
+    """
     try:
         parsed = names.parse(name)
     except InvalidModelName:
@@ -138,16 +118,23 @@ async def delete(ctx: Context, name: str) -> None:
         model = await store.find_model(tx, parsed)
         if model is None:
             raise _not_found(name)
+        check_own(model)
         had = await version_store.list_layers(tx, model.id)
         await store.delete_model(tx, model.id)
-        await manifests.remove(ctx.settings.data_dir, model.name)
-    await prune.remove_unneeded(ctx, had)
-    await _announce(ctx, model.name)
+        await manifests.remove(manifests.home(ctx.settings.data_dir, model.organization_id), model.name)
+    await prune.remove_unneeded(ctx, model.organization_id, had)
+    await announce(ctx, model.name, model.organization_id, shared=model.shared)
+
+
+def check_own(model: StoredModel) -> None:
+    """Raises ``Forbidden``."""
+    if not model.own:
+        raise Forbidden(f"model '{model.name.short}' belongs to another organization, which shares it")
 
 
 async def find_stored(ctx: Context, name: str) -> StoredModel:
     """Raises ``ModelNotFound``, also for virtual models, and ``InvalidModelName``."""
-    model = await _find(ctx, names.parse(name))
+    model = await find(ctx, names.parse(name))
     if model is None:
         raise _not_found(name)
     return model
@@ -168,7 +155,7 @@ async def facts_of(ctx: Context, gguf: Blob) -> GgufInfo:
 async def resolve(ctx: Context, name: str) -> ModelRef:
     """Raises ``InvalidModelName`` and ``ModelNotFound``."""
     parsed = names.parse(name)
-    model = await _find(ctx, parsed)
+    model = await find(ctx, parsed)
     if model is not None:
         return described.reference(model)
     await ctx.virtual_models.wait_for_first_round()
@@ -190,7 +177,7 @@ async def list_models(ctx: Context) -> tuple[ModelSummary, ...]:
 async def describe(ctx: Context, name: str, *, verbose: bool) -> ModelDescription:
     """With ``verbose`` the file is read again, for seconds. Raises ``InvalidModelName`` and ``ModelNotFound``."""
     parsed = names.parse(name)
-    model = await _find(ctx, parsed)
+    model = await find(ctx, parsed)
     if model is None:
         await ctx.virtual_models.wait_for_first_round()
         virtual = ctx.virtual_models.describe(parsed)
@@ -206,8 +193,9 @@ async def describe(ctx: Context, name: str, *, verbose: bool) -> ModelDescriptio
 
 
 async def locate(ctx: Context, digest: str) -> BlobLocation:
-    """Raises ``InvalidRequest`` and ``NotFound``."""
-    blob = await find_blob(ctx, digest)
+    """For a worker. Raises ``InvalidRequest`` and ``NotFound``."""
+    with actor.acting(actor.Actor(organization_id=EVERY_ORGANIZATION)):
+        blob = await find_blob(ctx, digest)
     url = f"{ctx.settings.blobs_url}/blobs/{blob.digest}"
     return BlobLocation(url=url, path=str(ctx.blobs.path(blob.digest)), size=blob.size)
 
@@ -215,14 +203,15 @@ async def locate(ctx: Context, digest: str) -> BlobLocation:
 async def find_blob(ctx: Context, digest: str) -> Blob:
     """Raises ``InvalidRequest`` and ``NotFound``."""
     normalised = blobs.checked(digest)
-    blob = await ctx.blobs.find(normalised)
+    blob = await holdings.find(ctx, normalised)
     if blob is None:
         raise NotFound(f"blob {normalised} not found")
     return blob
 
 
 async def _understood(ctx: Context, manifest: Manifest) -> Content:
-    await _check_blobs(ctx, manifest)
+    async with ctx.db.transaction() as tx:
+        await _check_blobs(ctx, tx, manifest)
     weights = layers.weights_of(manifest).blob
     try:
         facts = await facts_of(ctx, weights)
@@ -232,19 +221,18 @@ async def _understood(ctx: Context, manifest: Manifest) -> Content:
         raise InvalidRequest("a blob of the manifest is not there any more") from None
 
 
-async def _check_blobs(ctx: Context, manifest: Manifest) -> None:
-    """Raises ``InvalidRequest`` unless all are there. Their ages begin anew, so that nobody prunes them meanwhile."""
+async def _check_blobs(ctx: Context, tx: Transaction, manifest: Manifest) -> None:
+    """Raises ``InvalidRequest`` unless all are there, and the organization's to use.
+
+    Their ages begin anew, so that nobody prunes them meanwhile.
+    """
+    known = await blob_store.known(tx, [layer.blob.digest for layer in manifest.layers])
     for layer in manifest.layers:
-        if await ctx.blobs.renew(layer.blob.digest) != layer.blob:
+        if layer.blob.digest not in known or await ctx.blobs.renew(layer.blob.digest) != layer.blob:
             raise InvalidRequest(f"blob {layer.blob.digest} not found")
 
 
-async def _is_imported(ctx: Context, name: str, path: Path) -> bool:
-    model = await _find(ctx, names.parse(name))
-    return model is not None and await ctx.blobs.holds(model.weights, path)
-
-
-async def _find(ctx: Context, name: ModelName) -> StoredModel | None:
+async def find(ctx: Context, name: ModelName) -> StoredModel | None:
     async with ctx.db.transaction() as tx:
         return await store.find_model(tx, name)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from libs.common import go_template
 from libs.common.contracts.registry import CreateModel, Progress
 from libs.common.errors import InvalidRequest, ModelNotFound
-from services.registry import blobs, catalog, layers, manifests, names, parameters, pull, uploaded
+from services.registry import blobs, catalog, holdings, layers, manifests, names, parameters, pull, uploaded
 from services.registry.blobs import Blob
 from services.registry.context import Context
 from services.registry.conversion import quantization
@@ -111,7 +111,7 @@ async def _quantize(ctx: Context, draft: Draft, wanted: str, report: Report) -> 
     async with ctx.converting, ctx.blobs.scratch() as target:
         await quantization.rewrite([ctx.blobs.path(weights.blob.digest)], target, target_type, on_progress)
         report(Progress(status="verifying conversion"))
-        blob = await ctx.blobs.add_file(target)
+        blob = await holdings.add_file(ctx, target)
     draft.made.add(blob.digest)
     draft.layers[draft.layers.index(weights)] = Layer(MODEL_TYPE, blob, weights.source)
 
@@ -163,8 +163,8 @@ async def _layer(ctx: Context, draft: Draft, media_type: str, content: bytes) ->
     if len(content) > layers.LARGEST_TEXT_BYTES:
         raise InvalidRequest(f"{media_type.rpartition('.')[2]} is too large")
     digest = blobs.digest_of(content)
-    blob = await ctx.blobs.renew(digest)
+    blob = await holdings.renew(ctx, digest)
     if blob is None:
         draft.made.add(digest)
-        blob = await ctx.blobs.add_bytes(content)
+        blob = await holdings.add_bytes(ctx, content)
     return Layer(media_type, Blob(digest, blob.size))

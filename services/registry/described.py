@@ -21,6 +21,7 @@ def reference(model: StoredModel) -> ModelRef:
         projector=contents.projector,
         adapters=contents.adapters,
         size=model.size,
+        kv_bytes_per_token=content.facts.kv_bytes_per_token,
         capabilities=_capabilities(content),
         context_length=content.facts.details.context_length,
         parameters=contents.parameters,
@@ -28,6 +29,8 @@ def reference(model: StoredModel) -> ModelRef:
         template=contents.template,
         messages=contents.messages,
         details=_details(content),
+        organization_id=model.organization_id,
+        shared=model.shared,
     )
 
 

@@ -20,6 +20,9 @@ LARGEST_HEADER_BYTES: Final = 128 << 20
 MOST_ITEMS: Final = 4_000_000
 """In all arrays, and keys and tensors."""
 
+SHORT_ARRAY: Final = 1024
+"""Numbers up to this many are kept: there may be one for each layer."""
+
 MOST_TEXT_BYTES: Final = 4 << 20
 """In all values that are texts: they are kept in the model's row."""
 
@@ -47,7 +50,7 @@ class Tensor:
 @dataclass(frozen=True)
 class Header:
     values: dict[str, Any]
-    """None for arrays, unless they were asked for."""
+    """None for arrays, unless they were asked for or are a few numbers."""
 
     tensors: tuple[Tensor, ...]
 
@@ -113,7 +116,8 @@ class _Reader:
         if item_type is Type.ARRAY:
             raise ValueError("it has arrays of arrays")
         content = self._take(count * struct.calcsize(_FORMATS[item_type]))
-        return list(struct.unpack(f"<{count}{_FORMATS[item_type]}", content)) if self._arrays else None
+        kept = self._arrays or count <= SHORT_ARRAY
+        return list(struct.unpack(f"<{count}{_FORMATS[item_type]}", content)) if kept else None
 
     def _tensor(self) -> tuple[str, tuple[Tensor, int]]:
         """Its name; itself and where its data ends, from where all data begins."""

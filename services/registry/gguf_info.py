@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from libs.common.contracts.inference import ModelDetails
 from libs.common.errors import InvalidRequest
 from services.registry import gguf_file
+from services.registry.attention import kv_bytes_per_token
 from services.registry.gguf_file import Header
 
 # Told elsewhere in ``show``, or about the file rather than the model.
@@ -37,6 +38,12 @@ class GgufInfo(BaseModel):
     capabilities: tuple[str, ...]
     template: str = ""
     model_info: dict[str, Any]
+    kv_bytes: int | None = None
+    """None of a file that was read by an earlier version."""
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        return kv_bytes_per_token(self.model_info) if self.kv_bytes is None else self.kv_bytes
 
 
 async def read(path: Path) -> GgufInfo:
@@ -89,7 +96,8 @@ def _info(header: Header) -> GgufInfo:
         ),
         capabilities=capabilities(values, template),
         template=template,
-        model_info=_shown(header),
+        model_info={key: None if isinstance(value, list) else value for key, value in _shown(header).items()},
+        kv_bytes=kv_bytes_per_token(values),
     )
 
 

@@ -1,8 +1,14 @@
 """The registry's doors on the bus."""
 
+from functools import partial
+
 from libs.common.bus.base import Ack, Delivery, Handlers
+from libs.common.contracts.auth.organizations import OrganizationDeleted
+from libs.common.contracts.auth.privacy import UserErased
+from libs.common.contracts.exports import ExportedRows
 from libs.common.contracts.gateway import OperationCancelled
 from libs.common.contracts.inference import ModelRef
+from libs.common.contracts.paging import Page
 from libs.common.contracts.registry import (
     BlobLocation,
     CachePlan,
@@ -10,6 +16,7 @@ from libs.common.contracts.registry import (
     CreateModel,
     DeleteModel,
     DescribeModel,
+    ExportUser,
     ListModels,
     ListReplicas,
     ListVersions,
@@ -17,6 +24,7 @@ from libs.common.contracts.registry import (
     ModelDescription,
     ModelSummary,
     ModelVersion,
+    NamesOfDigest,
     PullModel,
     PushModel,
     Replica,
@@ -25,8 +33,20 @@ from libs.common.contracts.registry import (
     ResolveModel,
     RollBack,
 )
+from libs.common.contracts.registry.models import AddModel, ChangeModel, FindModels, GetModel, Model
 from libs.common.contracts.worker import WorkerHeartbeat
-from services.registry import catalog, create, pull, push, replicas, versions
+from services.registry import (
+    additions,
+    catalog,
+    create,
+    privacy,
+    pull,
+    push,
+    records,
+    removal,
+    replicas,
+    versions,
+)
 from services.registry.context import Context
 from services.registry.operations import PREFETCH
 
@@ -41,6 +61,32 @@ async def resolve_model(query: ResolveModel, ctx: Context) -> ModelRef:
 @handlers.on(ListModels)
 async def list_models(_query: ListModels, ctx: Context) -> tuple[ModelSummary, ...]:
     return await catalog.list_models(ctx)
+
+
+@handlers.on(FindModels)
+async def find_models(query: FindModels, ctx: Context) -> Page[Model]:
+    return await records.find(ctx, query)
+
+
+@handlers.on(GetModel)
+async def get_model(query: GetModel, ctx: Context) -> Model:
+    return await records.get(ctx, query.name)
+
+
+@handlers.on(AddModel)
+async def add_model(query: AddModel, ctx: Context) -> Model:
+    await additions.begin(ctx, query)
+    return await records.get(ctx, query.name)
+
+
+@handlers.on(ChangeModel)
+async def change_model(query: ChangeModel, ctx: Context) -> Model:
+    return await records.change(ctx, query)
+
+
+@handlers.on(NamesOfDigest)
+async def names_of_digest(query: NamesOfDigest, ctx: Context) -> tuple[str, ...]:
+    return await records.names_of_digest(ctx, query.digest)
 
 
 @handlers.on(DescribeModel)
@@ -75,7 +121,12 @@ async def copy_model(query: CopyModel, ctx: Context) -> None:
 
 @handlers.on(DeleteModel)
 async def delete_model(query: DeleteModel, ctx: Context) -> None:
-    await catalog.delete(ctx, query.name)
+    await removal.delete(ctx, query.name, on_its_way=query.on_its_way)
+
+
+@handlers.on(OrganizationDeleted)
+async def organization_deleted(event: OrganizationDeleted, ctx: Context) -> None:
+    await removal.delete_all(ctx, event.organization_id)
 
 
 @handlers.on(ListVersions)
@@ -91,7 +142,10 @@ async def roll_back(query: RollBack, ctx: Context) -> ModelVersion:
 @handlers.on(PullModel, ack=Ack.MANUAL, prefetch=PREFETCH)
 async def pull_model(command: PullModel, ctx: Context, delivery: Delivery) -> None:
     await ctx.operations.accept(
-        command, delivery, lambda report: pull.pull(ctx, command.name, insecure=command.insecure, report=report)
+        command,
+        delivery,
+        lambda report: pull.pull(ctx, command.name, insecure=command.insecure, report=report),
+        partial(additions.ended, ctx, command.operation_id),
     )
 
 
@@ -104,7 +158,8 @@ async def push_model(command: PushModel, ctx: Context, delivery: Delivery) -> No
 
 @handlers.on(CreateModel, ack=Ack.MANUAL, prefetch=PREFETCH)
 async def create_model(command: CreateModel, ctx: Context, delivery: Delivery) -> None:
-    await ctx.operations.accept(command, delivery, lambda report: create.create(ctx, command, report))
+    work = partial(create.create, ctx, command)
+    await ctx.operations.accept(command, delivery, work, partial(additions.ended, ctx, command.operation_id))
 
 
 @handlers.on(OperationCancelled, every_replica=True)
@@ -115,3 +170,13 @@ async def operation_cancelled(event: OperationCancelled, ctx: Context) -> None:
 @handlers.on(WorkerHeartbeat, every_replica=True)
 async def worker_heartbeat(event: WorkerHeartbeat, ctx: Context) -> None:
     ctx.virtual_models.hear(event)
+
+
+@handlers.on(ExportUser)
+async def export_user(query: ExportUser, ctx: Context) -> ExportedRows:
+    return await privacy.export(ctx, query.user_id, query.organization_id)
+
+
+@handlers.on(UserErased)
+async def user_erased(event: UserErased, ctx: Context) -> None:
+    await privacy.forget(ctx, event.user_id)

@@ -1,4 +1,6 @@
-"""Manifests in Ollama's format and place: ``<data>/manifests/<host>/<namespace>/<model>/<tag>``.
+"""Manifests in Ollama's format and place: ``<home>/manifests/<host>/<namespace>/<model>/<tag>``.
+
+The operating organization's home is the data directory itself; others have theirs in ``<data>/organizations``.
 
 Postgres decides which models exist. The files are what other tools read, and say the same: one is written before its
 row, so a row always has its file, and an import that was killed in between is completed by the next.
@@ -9,11 +11,13 @@ import hashlib
 import json
 import re
 import secrets
+import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from libs.common.contracts.permissions import OPERATING_ORGANIZATION
 from libs.common.errors import InvalidModelName, InvalidRequest
 from services.registry import blobs, names
 from services.registry.blobs import Blob, full_disks_explained, sync
@@ -28,6 +32,7 @@ MOST_LAYERS = 1000
 LONGEST_TEXT = 700
 """Of a media type or a name; no name of a model is longer."""
 
+_ORGANIZATION = re.compile(r"[a-z0-9][a-z0-9-]*")
 _DIGEST = re.compile(rb"sha256[:-][0-9a-fA-F]{64}")
 
 
@@ -111,19 +116,36 @@ def _manifest(text: str, layers: tuple[Layer, ...]) -> Manifest:
     return Manifest(text, digest, sum(layer.blob.size for layer in layers), layers)
 
 
-def path(data_dir: Path, name: ModelName) -> Path:
+def home(data_dir: Path, organization: str) -> Path:
+    """Of the organization's manifests and uploads. Its id must be one: nothing else becomes a path."""
+    assert _ORGANIZATION.fullmatch(organization), organization
+    return data_dir if organization == OPERATING_ORGANIZATION else data_dir / "organizations" / organization
+
+
+def homes(data_dir: Path) -> list[Path]:
+    """Of all organizations that have one."""
+    return [data_dir, *(data_dir / "organizations").glob("*")]
+
+
+async def remove_home(data_dir: Path, organization: str) -> None:
+    """With everything in it, which must not be the operating organization's. Raises ``OSError``."""
+    assert organization != OPERATING_ORGANIZATION
+    await asyncio.to_thread(shutil.rmtree, home(data_dir, organization), ignore_errors=True)
+
+
+def path(home: Path, name: ModelName) -> Path:
     """Of the manifest's file; a name's parts are safe in a path."""
-    return data_dir / "manifests" / name.host / name.namespace / name.model / name.tag
+    return home / "manifests" / name.host / name.namespace / name.model / name.tag
 
 
-async def write(data_dir: Path, name: ModelName, manifest: Manifest) -> None:
+async def write(home: Path, name: ModelName, manifest: Manifest) -> None:
     """Replaces the file at once or not at all. Raises ``StorageFull`` and ``OSError``."""
-    await asyncio.to_thread(_write, path(data_dir, name), manifest.text.encode())
+    await asyncio.to_thread(_write, path(home, name), manifest.text.encode())
 
 
-async def remove(data_dir: Path, name: ModelName) -> None:
+async def remove(home: Path, name: ModelName) -> None:
     """And the directories that it leaves empty. Nothing happens if there is none. Raises ``OSError``."""
-    await asyncio.to_thread(_remove, path(data_dir, name))
+    await asyncio.to_thread(_remove, path(home, name))
 
 
 async def names_in_files(data_dir: Path) -> list[ModelName]:
@@ -137,7 +159,7 @@ async def read(data_dir: Path, name: ModelName) -> bytes:
 
 
 async def digests_in_files(data_dir: Path) -> set[str]:
-    """Every digest that a manifest in the directory names, whoever wrote it. Raises ``OSError``."""
+    """Every digest that a manifest in Ollama's own place names, whoever wrote it. Raises ``OSError``."""
     return await asyncio.to_thread(_digests_in_files, data_dir / "manifests")
 
 

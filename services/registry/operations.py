@@ -23,6 +23,13 @@ log = structlog.get_logger(__name__)
 
 Kind = PullModel | PushModel | CreateModel
 Work = Callable[[Report], Awaitable[None]]
+Ended = Callable[[ServiceError | None], Awaitable[None]]
+"""Notes how it ended, once or more often."""
+
+
+async def unnoted(_error: ServiceError | None) -> None:
+    """For work that somebody waits for."""
+
 
 # They wait for networks, a create for its base, and share the streams of their bytes.
 RUNNING_AT_ONCE: Final[dict[type[Kind], int]] = {PullModel: 32, PushModel: 8, CreateModel: 32}
@@ -44,6 +51,7 @@ class Operation:
     """More than one once the broker took it away and gave it again."""
 
     reports: Reports
+    ended: Ended
     task: "asyncio.Task[None] | None" = None
     working: bool = False
     """Its task may be interrupted: not before its first step, which would be its last, nor while its end is told."""
@@ -68,15 +76,15 @@ class Operations:
     def __len__(self) -> int:
         return sum(len(lane.held) for lane in self._lanes.values())
 
-    async def accept(self, command: Kind, delivery: Delivery, work: Work) -> None:
-        """Returns soon; the delivery is acknowledged when the end of the work is told."""
+    async def accept(self, command: Kind, delivery: Delivery, work: Work, ended: Ended = unnoted) -> None:
+        """Returns soon; the delivery is acknowledged when the end of the work is noted and told."""
         lane = self._lanes[type(command)]
         if (running := lane.held.get(command.operation_id)) is not None:
             running.deliveries.append(delivery)
         elif command.operation_id in self._over:
             await delivery.ack()
         else:
-            operation = Operation(command.operation_id, [delivery], Reports(self._bus, command.operation_id))
+            operation = Operation(command.operation_id, [delivery], Reports(self._bus, command.operation_id), ended)
             if len(lane.held) >= MOST_HELD:
                 await self._refuse(operation)
             else:
@@ -102,7 +110,9 @@ class Operations:
             await asyncio.wait(tasks, timeout=seconds)
 
     async def _refuse(self, operation: Operation) -> None:
-        operation.reports.finish(_failure(Overloaded()))
+        error = Overloaded()
+        await _note(operation, error)
+        operation.reports.finish(_failure(error))
         await operation.reports.send_all()
         await self._settle(operation)
 
@@ -111,6 +121,7 @@ class Operations:
             async with asyncio.TaskGroup() as group:
                 group.create_task(operation.reports.send_all())
                 error = RequestCancelled() if operation.cancelled else await self._outcome(lane, operation, work)
+                await _note(operation, error)
                 operation.reports.finish(None if error is None else _failure(error))
         finally:
             del lane.held[operation.id]
@@ -159,6 +170,20 @@ async def _with_patience(work: Work, report: Report) -> None:
         else:
             return
     await work(report)
+
+
+async def _note(operation: Operation, error: ServiceError | None) -> None:
+    """As long as it takes: who asked without waiting would take it for under way for ever."""
+    while True:
+        try:
+            await operation.ended(error)
+            return
+        except Unavailable as away:
+            log.warning("the end of an operation waits", operation=operation.id, why=away.message)
+            await asyncio.sleep(AGAIN_SECONDS[0])
+        except Exception:  # the edge: as for the work itself
+            log.exception("the end of an operation is not noted", operation=operation.id)
+            return
 
 
 def _failure(error: ServiceError) -> Failure:

@@ -7,6 +7,7 @@ from typing import Final
 
 import structlog
 
+from libs.common.database import EVERY_ORGANIZATION
 from libs.common.errors import Unavailable
 from services.registry import manifests, uploads
 from services.registry.context import Context
@@ -22,9 +23,14 @@ BATCH: Final = 200
 """Blobs looked at in one transaction: while it lasts nobody can make a name point to anything."""
 
 
-async def remove_unneeded(ctx: Context, digests: Sequence[str]) -> list[str]:
-    """Those of ``digests`` that no model and no kept version has are gone, and are returned."""
-    return await _remove(ctx, digests, older_than_seconds=0)
+async def remove_unneeded(ctx: Context, organization: str, digests: Sequence[str]) -> list[str]:
+    """What ``organization`` does not need any more: what no model and no kept version has is gone, and is returned.
+
+    What others have just brought, to make a model of it, stays until they have had the time.
+    """
+    async with ctx.db.transaction(EVERY_ORGANIZATION) as tx:
+        wanted = await store.brought_by_others(tx, organization, digests)
+    return await _remove(ctx, [digest for digest in digests if digest not in wanted], older_than_seconds=0)
 
 
 async def prune(ctx: Context) -> list[str]:
@@ -33,6 +39,8 @@ async def prune(ctx: Context) -> list[str]:
     old = await ctx.blobs.list_old(ctx.settings.prune_after_seconds)
     for first in range(0, len(old), BATCH):
         removed += await _remove(ctx, old[first : first + BATCH], older_than_seconds=ctx.settings.prune_after_seconds)
+    async with ctx.db.transaction(EVERY_ORGANIZATION) as tx:
+        await store.forget_brought(tx, ctx.settings.prune_after_seconds)
     partials = await ctx.blobs.remove_partials(PARTIAL_SECONDS)
     await uploads.give_up_old(ctx)
     if removed or partials:
@@ -56,7 +64,7 @@ async def _remove(ctx: Context, digests: Sequence[str], *, older_than_seconds: f
 
     Nor those of a manifest that is no row of ours: the directory may be an Ollama's, whose models are not ours to lose.
     """
-    async with ctx.db.transaction() as tx:
+    async with ctx.db.transaction(EVERY_ORGANIZATION) as tx:
         # Whoever makes a name point to one of them now waits, and then finds that it is not there.
         await store.lock_while_removing(tx)
         unneeded = await store.unneeded(tx, digests)

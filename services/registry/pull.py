@@ -3,13 +3,15 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from libs.common import actor
 from libs.common.contracts.registry import Progress
 from libs.common.errors import Forbidden, NotFound, ServiceError, TooLarge
-from services.registry import catalog, manifests, names
+from services.registry import catalog, holdings, manifests, names
 from services.registry.blobs import Blob
 from services.registry.context import Context
 from services.registry.manifests import LARGEST_MANIFEST_BYTES, MANIFEST_TYPE, Manifest
 from services.registry.progress import Report
+from services.registry.transfer.download import Owner
 from services.registry.transfer.remote import Remote
 
 
@@ -31,7 +33,7 @@ async def pull(ctx: Context, name: str, *, insecure: bool, report: Report) -> No
     report(Progress(status="verifying sha256 digest"))
     for blob in needed:
         # Each was verified as it came; but a model that shared it may have been deleted meanwhile.
-        if await ctx.blobs.renew(blob.digest) is None:
+        if await holdings.renew(ctx, blob.digest) is None:
             await _fetch(ctx, remote, blob, report)
     report(Progress(status="writing manifest"))
     await catalog.install(ctx, parsed, manifest.text.encode())
@@ -56,9 +58,11 @@ async def _fetch(ctx: Context, remote: Remote, blob: Blob, report: Report) -> No
     def on_progress(completed: int) -> None:
         report(Progress(status=status, digest=blob.digest, total=blob.size, completed=completed))
 
-    if await ctx.blobs.renew(blob.digest) is None:
+    if await holdings.renew(ctx, blob.digest) is None:
+        owner = Owner(actor.current().organization_id, lambda: holdings.find(ctx, blob.digest))
         with _missing_layers_explained(blob):
-            await ctx.downloads.fetch(remote, blob, on_progress)
+            await ctx.downloads.fetch(remote, blob, on_progress, owner)
+        await holdings.brought(ctx, blob)
     on_progress(blob.size)
 
 

@@ -7,7 +7,8 @@ from typing import Final
 
 import structlog
 
-from libs.common import peer_token
+from libs.common import actor, peer_token
+from libs.common.contracts.permissions import OPERATING_ORGANIZATION
 from libs.common.contracts.registry import (
     BlobLocation,
     BlobPeer,
@@ -16,8 +17,8 @@ from libs.common.contracts.registry import (
     ReplicasRequested,
     ReportCache,
 )
-from libs.common.database import Transaction
-from libs.common.errors import InvalidRequest, ModelNotFound, Unavailable
+from libs.common.database import EVERY_ORGANIZATION, Transaction
+from libs.common.errors import Forbidden, InvalidRequest, ModelNotFound, Unavailable
 from services.registry import catalog
 from services.registry.context import Context
 from services.registry.store import replicas as store
@@ -44,7 +45,7 @@ async def locate(ctx: Context, digest: str, asker: str) -> BlobLocation:
 
 async def take_report(ctx: Context, report: ReportCache) -> CachePlan:
     """What the node should do now. A node that does not do it gets the same answer next time."""
-    async with ctx.db.transaction() as tx:
+    async with ctx.db.transaction(EVERY_ORGANIZATION) as tx:
         await store.lock_node(tx, report.node)
         await store.save_peer(tx, report.worker_id, report.node, report.peer_url, report.peer_key)
         await store.forget_gone(tx)
@@ -57,8 +58,12 @@ async def take_report(ctx: Context, report: ReportCache) -> CachePlan:
 
 
 async def replicate(ctx: Context, model: str, count: int) -> tuple[Replica, ...]:
-    """See that so many nodes have the model. Raises ``ModelNotFound`` and ``InvalidRequest``."""
-    digest = await _current_digest(ctx, model)
+    """See that so many nodes have the model.
+
+    Raises ``ModelNotFound``, ``InvalidRequest``, and ``Forbidden`` for one of another organization: how much of the
+    nodes' disks a shared model takes is for its own to say.
+    """
+    digest = await _current_digest(ctx, model, own=True)
     async with ctx.db.transaction() as tx:
         nodes = choose(await store.list_nodes(tx, digest, SILENT_SECONDS), count)
         await store.want(tx, digest, nodes)
@@ -86,26 +91,32 @@ def choose(nodes: Sequence[StoredNode], count: int) -> list[str]:
     return [node.node for node in ranked[:count]]
 
 
-async def _current_digest(ctx: Context, model: str) -> str:
-    """Of a model that has files of ours. Raises ``ModelNotFound`` and ``InvalidRequest``."""
+async def _current_digest(ctx: Context, model: str, *, own: bool) -> str:
+    """Of a model that has files of ours. Raises ``ModelNotFound``, ``InvalidRequest``; if ``own``, ``Forbidden``."""
     if match := _DIGEST.fullmatch(model):
         async with ctx.db.transaction() as tx:
-            if await store.is_model(tx, match[1]):
-                return match[1]
-        raise ModelNotFound(f"model '{model}' not found")
-    found = await catalog.resolve(ctx, model)
-    if found.weights is None:
+            seen = await store.models_seen(tx, match[1])
+        if not seen:
+            raise ModelNotFound(f"model '{model}' not found")
+        if own and not any(seen):
+            raise Forbidden(f"model '{model}' belongs to another organization, which shares it")
+        return match[1]
+    if (await catalog.resolve(ctx, model)).weights is None:
         raise InvalidRequest(f"model '{model}' has no files to replicate")
+    found = await catalog.find_stored(ctx, model)
+    if own:
+        catalog.check_own(found)
     return found.digest
 
 
 async def _known_digest(ctx: Context, model: str) -> str:
-    """Also of a model that is gone."""
-    if match := _DIGEST.fullmatch(model):
-        async with ctx.db.transaction() as tx:
-            if await store.was_replicated(tx, match[1]):
+    """For who runs the nodes, also of a model that is gone. What is on them because of others is theirs."""
+    match = _DIGEST.fullmatch(model)
+    if match and actor.current().organization_id == OPERATING_ORGANIZATION:
+        async with ctx.db.transaction(EVERY_ORGANIZATION) as tx:
+            if await store.was_replicated(tx, match[1]) and not await store.models_seen(tx, match[1]):
                 return match[1]
-    return await _current_digest(ctx, model)
+    return await _current_digest(ctx, model, own=False)
 
 
 async def _list(tx: Transaction, digest: str) -> tuple[Replica, ...]:

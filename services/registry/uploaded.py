@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from libs.common.contracts.registry import Progress
 from libs.common.errors import InvalidRequest
-from services.registry import blobs, gguf_info
+from services.registry import blobs, gguf_info, holdings
 from services.registry.blobs import Blob
 from services.registry.context import Context
 from services.registry.conversion import quantization, safetensors
@@ -37,7 +37,7 @@ async def model_layers(ctx: Context, files: Mapping[str, str], report: Report) -
         report(Progress(status="converting model"))
         async with ctx.converting, ctx.blobs.scratch() as target:
             await safetensors.convert({file.name: file.path for file in found}, target)
-            return [Layer(MODEL_TYPE, await ctx.blobs.add_file(target))]
+            return [Layer(MODEL_TYPE, await holdings.add_file(ctx, target))]
     if not await _are_gguf(found):
         raise InvalidRequest("unknown type")
     return await _gguf_layers(ctx, found, report)
@@ -70,7 +70,7 @@ async def _file(ctx: Context, name: str, digest: str) -> File:
     if path.is_absolute() or ".." in path.parts or name in {"", "."} or not name.isprintable():
         raise InvalidRequest("file path must be relative")
     normalised = blobs.checked(digest)
-    blob = await ctx.blobs.renew(normalised)
+    blob = await holdings.renew(ctx, normalised)
     if blob is None:
         raise InvalidRequest(f"blob {normalised} not found")
     return File(name, blob, ctx.blobs.path(normalised))
@@ -126,4 +126,4 @@ async def _whole(ctx: Context, shards: list[tuple[File, GgufInfo]]) -> Blob:
     async with ctx.converting, ctx.blobs.scratch() as target:
         sources = [by_number[number].path for number in range(count)]
         await quantization.rewrite(sources, target)
-        return await ctx.blobs.add_file(target)
+        return await holdings.add_file(ctx, target)

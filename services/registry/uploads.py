@@ -1,4 +1,4 @@
-"""Uploads that come in pieces: one file each in ``<data>/uploads``, which replicas share, so that any of them goes on.
+"""Uploads that come in pieces: one file each in ``<home>/uploads``, which replicas share, so that any of them goes on.
 
 How much has arrived is the length of the file. Nothing else is remembered: the digest is checked at the end.
 """
@@ -14,11 +14,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from libs.common import actor
 from libs.common.errors import Conflict, NotFound, OutOfRange, Overloaded, TooLarge
+from services.registry import holdings, manifests
 from services.registry.blobs import Blob, full_disks_explained, gather
 from services.registry.context import Context
 
 MOST_UPLOADS: Final = 1000
+"""Of each organization: none locks the others out."""
+
 LONGEST_PAUSE_SECONDS: Final = 24 * 3600
 """An upload that nobody has touched for so long is given up."""
 
@@ -35,7 +39,8 @@ async def begin(ctx: Context) -> str:
 
 async def give_up_old(ctx: Context) -> None:
     """Those that nobody goes on with are removed."""
-    await asyncio.to_thread(_open_uploads, _directory(ctx), LONGEST_PAUSE_SECONDS)
+    for home in manifests.homes(ctx.settings.data_dir):
+        await asyncio.to_thread(_open_uploads, home / "uploads", LONGEST_PAUSE_SECONDS)
 
 
 async def size(ctx: Context, upload: str) -> int:
@@ -67,7 +72,7 @@ async def finish(ctx: Context, upload: str, digest: str) -> Blob:
     """The upload becomes a blob; right or wrong, it is over. Raises ``NotFound``, ``Conflict``, ``InvalidRequest``."""
     path = _path(ctx, upload)
     with _alone(path):
-        return await ctx.blobs.adopt(path, digest)
+        return await holdings.brought(ctx, await ctx.blobs.adopt(path, digest))
 
 
 async def abandon(ctx: Context, upload: str) -> None:
@@ -83,7 +88,7 @@ def _path(ctx: Context, upload: str) -> Path:
 
 
 def _directory(ctx: Context) -> Path:
-    return ctx.settings.data_dir / "uploads"
+    return manifests.home(ctx.settings.data_dir, actor.current().organization_id) / "uploads"
 
 
 def _begin(directory: Path) -> str:

@@ -19,9 +19,10 @@ async def list_versions(ctx: Context, name: str) -> tuple[ModelVersion, ...]:
 async def roll_back(ctx: Context, name: str, digest: str) -> ModelVersion:
     """What was current becomes a version in its turn; nothing changes if ``digest`` is current.
 
-    Raises ``NotFound``, ``ModelNotFound`` and ``InvalidModelName``.
+    Raises ``NotFound``, ``ModelNotFound``, ``InvalidModelName``, and ``Forbidden`` for one of another organization.
     """
     model = await catalog.find_stored(ctx, name)
+    catalog.check_own(model)
     if digest != model.digest:
         async with ctx.db.transaction() as tx:
             content = await store.find_version(tx, model.id, digest)

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from libs.common.contracts.inference import ModelDetails, ModelRef
@@ -35,10 +35,13 @@ class VirtualModels:
         self._clock = clock
         self._workers: dict[str, Announcement] = {}
         self._settled_at = 0.0
+        self._connections: Callable[[], int] = lambda: 0
+        self._heard_through = 0
         self.since = time.time()
 
-    def begin(self) -> None:
-        """Heartbeats are heard from now on."""
+    def begin(self, connections: Callable[[], int]) -> None:
+        """Heartbeats are heard from now on, through the connection of this number."""
+        self._connections, self._heard_through = connections, connections()
         self._settled_at = self._clock() + FIRST_ROUND_SECONDS
 
     @property
@@ -50,6 +53,7 @@ class VirtualModels:
 
     def hear(self, heartbeat: WorkerHeartbeat) -> None:
         now = self._clock()
+        self._excuse_silence(now)
         self._workers = {worker: said for worker, said in self._workers.items() if said.until > now}
         if heartbeat.state == "offline":
             self._workers.pop(heartbeat.worker_id, None)
@@ -91,9 +95,17 @@ class VirtualModels:
 
     def _announced(self) -> Iterator[VirtualModel]:
         now = self._clock()
+        self._excuse_silence(now)
         for said in self._workers.values():
             if said.until > now:
                 yield from said.models
+
+    def _excuse_silence(self, now: float) -> None:
+        """After a lost connection: we could not hear, and the workers may be back a moment later than we."""
+        if self._heard_through != self._connections():
+            self._heard_through = self._connections()
+            until = now + SILENCE_SECONDS
+            self._workers = {worker: replace(said, until=until) for worker, said in self._workers.items()}
 
 
 def _only_name(model: VirtualModel) -> ModelName | None:
@@ -113,6 +125,7 @@ def _reference(known_as: str, name: ModelName, model: VirtualModel) -> ModelRef:
         capabilities=model.capabilities,
         context_length=model.context_length,
         details=ModelDetails(family=model.engine, families=(model.engine,), context_length=model.context_length),
+        shared=True,
     )
 
 

@@ -1,7 +1,7 @@
 """The scheduler as a value."""
 
 from libs.common.lifecycle import Service
-from services.scheduler import dispatch, failover
+from services.scheduler import attempts, dispatch, exchanges, failover, nodes, preemption, queue, shares, sweeping
 from services.scheduler.context import Context, open_context
 from services.scheduler.handlers import handlers
 from services.scheduler.settings import Settings
@@ -22,7 +22,19 @@ service = Service(
     settings=Settings,
     open_context=open_context,
     handlers=handlers,
-    background=(dispatch.dispatch, dispatch.sweep, failover.watch_workers, write_journal),
+    background=(
+        dispatch.dispatch,
+        sweeping.sweep,
+        preemption.preempt,
+        failover.watch_workers,
+        write_journal,
+        queue.show,
+        attempts.show,
+        shares.keep,
+        nodes.keep,
+        exchanges.forget_old,
+        exchanges.seal_anew,
+    ),
     drain=drain,
     uses_postgres=True,
     uses_redis=True,

@@ -1,94 +1,41 @@
 """What happened, one row a request, written in batches off the hot path and exactly once by request id."""
 
-import asyncio
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Final
 
-import structlog
+from redis.exceptions import RedisError
 
-from libs.common.bus.base import Delivery
-from libs.common.contracts.scheduler import RequestInference
+from libs.common.batches import Batches
 from libs.common.contracts.worker import InferenceFinished
-from libs.common.database import Database
+from libs.common.database import EVERY_ORGANIZATION, Database
 from libs.common.errors import Unavailable
-from services.scheduler import store
+from libs.common.limits.store import LimitStore
+from services.scheduler.store import requests as request_store
+from services.scheduler.store.requests import JournalRow
 
-log = structlog.get_logger(__name__)
-
-GATHER_SECONDS = 0.1
-LONGEST_BACKLOG = 50_000
-"""Rows kept while Postgres is away; those of finished requests are safe in their queue besides."""
+AS_TOLD: Final = {field.name for field in fields(JournalRow)} - {"worker_id", "granted_at", "attempts", "attempt_count"}
 
 
-@dataclass(frozen=True)
-class Row(store.JournalRow):
-    """A journal row and, if it came as a message, the delivery to acknowledge once it is written."""
+def open_journal(db: Database, limits: LimitStore, batch_size: int) -> Batches[InferenceFinished]:
+    """What a gateway that died could not settle of a caller's limits is settled here."""
 
-    delivery: Delivery | None = None
-
-    @classmethod
-    def finished(cls, event: InferenceFinished, delivery: Delivery) -> "Row":
-        return cls(delivery=delivery, attempts=event.epoch, **event.model_dump(exclude={"epoch"}))
-
-    @classmethod
-    def unstarted(cls, request: RequestInference, outcome: str, error_code: str) -> "Row":
-        return cls(
-            request_id=request.request_id,
-            organization_id=request.organization_id,
-            user_id=request.user_id,
-            key_id=request.key_id,
-            model=request.model.name,
-            kind=request.kind,
-            outcome=outcome,
-            error_code=error_code,
-            accepted_at=request.accepted_at,
-        )
-
-
-class Journal:
-    """``add`` never waits; ``run`` writes."""
-
-    def __init__(self, db: Database, batch_size: int) -> None:
-        self._db = db
-        self._batch_size = batch_size
-        self._rows: asyncio.Queue[Row] = asyncio.Queue(LONGEST_BACKLOG)
-        self._idle = asyncio.Event()
-        self._idle.set()
-
-    def add(self, row: Row) -> None:
+    async def write(events: Sequence[InferenceFinished]) -> None:
+        async with db.transaction(EVERY_ORGANIZATION) as tx:
+            await request_store.insert_requests(tx, [_row(event) for event in events])
         try:
-            self._rows.put_nowait(row)
-            self._idle.clear()
-        except asyncio.QueueFull:
-            # Not acknowledged, so a finished request's row comes again; a refusal's row is gone, and said so.
-            log.error("journal backlog is full", request_id=row.request_id, outcome=row.outcome)
+            await limits.settle({event.request_id: event.prompt_tokens + event.completion_tokens for event in events})
+        except RedisError as error:
+            raise Unavailable("Redis is not available") from error
 
-    async def run(self) -> None:
-        """Background loop."""
-        while True:
-            batch = [await self._rows.get()]
-            await asyncio.sleep(GATHER_SECONDS)
-            while len(batch) < self._batch_size and not self._rows.empty():
-                batch.append(self._rows.get_nowait())
-            await self._write(batch)
-            if self._rows.empty():
-                self._idle.set()
+    return Batches("journal", write, batch_size)
 
-    async def flush(self, seconds: float) -> None:
-        """Wait until everything added is written, at most so long."""
-        try:
-            await asyncio.wait_for(self._idle.wait(), timeout=seconds)
-        except TimeoutError:
-            log.error("journal not written in time", rows=self._rows.qsize())
 
-    async def _write(self, batch: list[Row]) -> None:
-        while True:
-            try:
-                async with self._db.transaction() as tx:
-                    await store.insert_requests(tx, batch)
-                break
-            except Unavailable:
-                log.warning("journal waits for Postgres", rows=len(batch) + self._rows.qsize())
-                await asyncio.sleep(1)
-        for row in batch:
-            if row.delivery is not None:
-                await row.delivery.ack()
+def _row(event: InferenceFinished) -> JournalRow:
+    return JournalRow(
+        attempt_count=len(event.attempts),
+        attempts=[attempt.model_dump() for attempt in event.attempts],
+        worker_id=event.worker_id or None,
+        granted_at=event.granted_at or None,
+        **event.model_dump(include=AS_TOLD),
+    )

@@ -5,10 +5,12 @@ import asyncio
 from starlette.types import ASGIApp
 
 from libs.common.lifecycle import Service
-from services.worker import heartbeat, peers
+from services.worker import heartbeat, inference, peers
 from services.worker.context import Context, open_context
 from services.worker.handlers import handlers
 from services.worker.settings import Settings
+
+HAND_BACK_SECONDS = 5.0
 
 
 async def write_token_log(ctx: Context) -> None:
@@ -43,12 +45,13 @@ def peer_door(ctx: Context) -> tuple[ASGIApp, str, int]:
 
 
 async def drain(ctx: Context, seconds: float) -> None:
-    """Nothing new is granted; what runs may finish. What has not finished by then fails over."""
+    """Nothing new is granted; what runs may finish. What has not finished by then goes on elsewhere."""
     ctx.draining.set()
     await heartbeat.announce(ctx)
-    jobs = [running.job for running in ctx.running.values()]
+    jobs = [attempt.job for attempt in ctx.running.values()]
     if jobs:
         await asyncio.wait(jobs, timeout=seconds)
+    await inference.hand_back_all(ctx, HAND_BACK_SECONDS)
     ctx.gone.set()
     await heartbeat.announce(ctx)
 

@@ -1,82 +1,67 @@
-"""What becomes known of one grant while it runs, and what is told of it when it has ended."""
+"""What becomes known of one grant while this process runs it."""
 
 import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final, Literal
 
-import structlog
-from prometheus_client import Counter
-from redis.exceptions import RedisError
+from libs.common.contracts.scheduler.inference import RequestInference
+from libs.common.contracts.tokens import Frame, StreamEnd, Usage
+from libs.common.contracts.worker import RunInference
+from services.worker.engines.base import Spent
 
-from libs.common.contracts.scheduler import RequestInference
-from libs.common.contracts.tokens import Frame, StreamEnd
-from libs.common.contracts.worker import InferenceFinished, RunInference
-from libs.common.errors import RequestCancelled, ServiceError, Unavailable
-from libs.common.token_log.store import task_key
-from services.worker.context import Context
+PROGRESS_SECONDS: Final = 1.0
+"""An attempt gets on for so long before it may be preempted."""
 
-log = structlog.get_logger(__name__)
+Stage = Literal["opening", "producing", "ending"]
 
-attempts = Counter("worker_attempts_total", "Attempts by outcome", ["outcome"])
+Stop = Literal["cancelled", "preempted", "drained"]
 
 
-@dataclass
+@dataclass(eq=False)
 class Attempt:
     run: RunInference
-    history: Sequence[Frame] = ()
+    stage: Stage = "opening"
+    """``opening``: its log; ``ending``: the answer is complete, or given up, and only that has to be told."""
+
+    stopped: Stop | None = None
+    """Why it does not come to its own end."""
+
+    began_at: float = field(default_factory=time.time)
     first_token_at: float | None = None
+    """The first that no earlier attempt had made."""
+
+    history: Sequence[Frame] = ()
+    earlier_tokens: int = 0
+    """In the history."""
+
     load_ns: int = 0
+    spent: Spent = field(default_factory=Spent)
     end: StreamEnd = field(default_factory=StreamEnd)
+    job: "asyncio.Task[None]" = field(init=False, repr=False)
 
     @property
     def request(self) -> RequestInference:
         return self.run.request
 
+    def go_on_after(self, history: Sequence[Frame]) -> None:
+        self.history = history
+        self.earlier_tokens = sum(frame.least_tokens for frame in history)
 
-def _outcome(error: ServiceError | None) -> str:
-    if error is None:
-        return "done"
-    return "cancelled" if isinstance(error, RequestCancelled) else "failed"
+    def usage_so_far(self) -> Usage:
+        """For an attempt that does not come to its end: what was made is paid for, once over all attempts."""
+        return Usage(self.spent.prompt_tokens, max(self.earlier_tokens, self.spent.completion_tokens), self.load_ns)
 
+    def preemptible(self, now: float) -> bool:
+        """It has made new tokens for as long as it took to come to the first: no slot is wasted on coming back."""
+        if self.stage != "producing" or self.first_token_at is None:
+            return False
+        return now - self.first_token_at >= max(PROGRESS_SECONDS, self.first_token_at - self.began_at)
 
-async def announce(ctx: Context, attempt: Attempt, error: ServiceError | None) -> None:
-    """Returns when the broker has the event, however long that takes: the answer is complete, only the books wait."""
-    request, usage, outcome = attempt.request, attempt.end.usage, _outcome(error)
-    attempts.labels(outcome).inc()
-    if request.task_json is None:
-        await _delete_task(ctx, request.request_id)
-    event = InferenceFinished.model_validate(
-        {
-            **request.model_dump(include={"request_id", "organization_id", "user_id", "key_id", "kind", "accepted_at"}),
-            "epoch": attempt.run.epoch,
-            "worker_id": ctx.instance,
-            "model": request.model.name,
-            "outcome": outcome,
-            "done_reason": attempt.end.done_reason,
-            "error_code": error.code if error else None,
-            "prompt_tokens": usage.prompt_tokens,
-            "completion_tokens": usage.completion_tokens,
-            "granted_at": attempt.run.granted_at,
-            "first_token_at": attempt.first_token_at,
-            "finished_at": time.time(),
-        }
-    )
-    await _publish_until_taken(ctx, event)
-
-
-async def _delete_task(ctx: Context, request_id: str) -> None:
-    try:
-        await ctx.redis.delete(task_key(request_id))
-    except RedisError as error:
-        log.warning("could not delete a finished task; it expires", request_id=request_id, error=str(error))
-
-
-async def _publish_until_taken(ctx: Context, event: InferenceFinished) -> None:
-    while True:
-        try:
-            await ctx.bus.publish(event)
-            return
-        except Unavailable:
-            log.warning("waiting for the broker to take the end of a request", request_id=event.request_id)
-            await asyncio.sleep(0.5)
+    def stop(self, why: Stop) -> None:
+        """End what is produced. Before, there is no log yet to end: it looks for itself; after, it has ended."""
+        if self.stopped is None:
+            self.stopped = why
+            if self.stage == "producing":
+                self.job.cancel()

@@ -5,7 +5,6 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Literal
 
 import httpx
 import redis.asyncio as redis
@@ -15,26 +14,15 @@ from libs.common.bus.base import Bus
 from libs.common.lifecycle import Runtime
 from libs.common.token_log.store import TokenLogStore
 from libs.common.token_log.writer import LogWriter
+from services.worker.attempt import Attempt
 from services.worker.blobs.cache import BlobCache
 from services.worker.context_policy import ContextPolicy
 from services.worker.engines import EngineConfig, Engines
 from services.worker.engines.base import Upstream
 from services.worker.loaded_models import Limits, LoadedModels
 from services.worker.replicas import Replicas, Reporter
+from services.worker.room import Bounds
 from services.worker.settings import Settings
-
-Stage = Literal["opening", "producing", "ending"]
-
-
-@dataclass
-class Running:
-    """One request this process runs."""
-
-    epoch: int
-    runner: str
-    job: "asyncio.Task[None]"
-    stage: Stage = "opening"
-    """``opening``: its log; ``ending``: the answer is complete, or given up, and only the end has to be written."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +43,7 @@ class Context:
     marks: deque[str] = field(default_factory=lambda: deque(maxlen=1000))
     """Of the events that the next heartbeat answers."""
 
-    running: dict[str, Running] = field(default_factory=dict)
+    running: dict[str, Attempt] = field(default_factory=dict)
     cancelled: TTLCache[str, None] = field(default_factory=lambda: TTLCache(maxsize=100_000, ttl=60))
     """Cancels that may have overtaken their request."""
 
@@ -111,12 +99,14 @@ def _engine_config(settings: Settings) -> EngineConfig:
         )
         for upstream in settings.upstreams
     )
-    return EngineConfig(settings.threads, settings.load_timeout_seconds, settings.echo, upstreams)
+    return EngineConfig(
+        settings.threads, settings.load_timeout_seconds, settings.engine_silence_seconds, settings.echo, upstreams
+    )
 
 
 def _limits(settings: Settings) -> Limits:
     return Limits(
-        max_loaded=settings.max_loaded_models,
+        room=Bounds(settings.max_loaded_models, settings.memory_bytes),
         slots_per_model=settings.slots_per_model,
         context=ContextPolicy(default=settings.context_length, largest=settings.longest_context),
         keep_alive_seconds=settings.keep_alive_seconds,

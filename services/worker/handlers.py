@@ -3,6 +3,7 @@
 from libs.common.bus.base import Ack, Delivery, Handlers
 from libs.common.contracts.gateway import HeartbeatRequested, InferenceCancelled, ModelUnloadRequested
 from libs.common.contracts.registry import ModelChanged, ReplicasRequested
+from libs.common.contracts.scheduler.inference import InferencePreempted
 from libs.common.contracts.worker import KeepAliveChanged, RunInference
 from services.worker import heartbeat, inference
 from services.worker.context import Context
@@ -21,6 +22,11 @@ async def run_inference(run: RunInference, ctx: Context, delivery: Delivery) -> 
 @handlers.on(InferenceCancelled, every_replica=True)
 async def inference_cancelled(event: InferenceCancelled, ctx: Context) -> None:
     inference.cancel(ctx, event.request_id)
+
+
+@handlers.on(InferencePreempted, every_replica=True)
+async def inference_preempted(event: InferencePreempted, ctx: Context) -> None:
+    inference.preempt(ctx, event.request_id, event.epoch)
 
 
 @handlers.on(ModelUnloadRequested, every_replica=True)

@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 
 from libs.common.bus.base import Delivery
 from libs.common.contracts.inference import InferenceTask
-from libs.common.contracts.scheduler import RequestInference
+from libs.common.contracts.scheduler.inference import AttemptEnd, RequestInference
 from libs.common.contracts.tokens import Frame, StreamEnd, StreamError, Usage, pack_vector
 from libs.common.contracts.worker import KeepAliveChanged, RunInference
 from libs.common.errors import (
@@ -23,12 +23,14 @@ from libs.common.errors import (
     ServiceError,
     StreamLost,
     Unavailable,
+    UpstreamFailed,
 )
 from libs.common.telemetry import Attributes, internal_span, mark_failed
 from libs.common.token_log.store import task_key
 from libs.common.token_log.writer import Ended, Fenced, RequestLog
-from services.worker.attempt import Attempt, announce, attempts
-from services.worker.context import Context, Running, Stage
+from services.worker import endings
+from services.worker.attempt import Attempt, Stop
+from services.worker.context import Context
 from services.worker.engines.base import Finish, Job, LoadedEngine
 from services.worker.replay import Replay
 
@@ -41,38 +43,43 @@ _load_seconds = Histogram(
 )
 
 
-class GaveBack(Exception):
-    """The engine died or was closed under the request: another attempt may do better, so the scheduler gets it back."""
+class HandBack(Exception):
+    """This process cannot go on with a request; another attempt may do better."""
+
+    def __init__(self, why: AttemptEnd, message: str = "") -> None:
+        super().__init__(why)
+        self.why, self.message = why, message
 
 
 async def take(ctx: Context, run: RunInference, delivery: Delivery) -> None:
     """Run one grant to its end and settle its lease."""
     request_id = run.request.request_id
-    running = ctx.running.get(request_id)
-    if running is None or running.epoch < run.epoch:
-        if running is not None:
-            running.job.cancel()  # an earlier attempt of ours that has been overtaken
-        job = asyncio.create_task(_run(ctx, run), name=f"run {request_id}")
-        running = Running(run.epoch, run.request.model.runner, job)
-        ctx.running[request_id] = running
+    attempt = ctx.running.get(request_id)
+    if attempt is None or attempt.run.epoch < run.epoch:
+        if attempt is not None:
+            attempt.job.cancel()  # an earlier attempt of ours that has been overtaken
+        # A cancel may have been quicker than the grant.
+        attempt = ctx.running[request_id] = Attempt(run, stopped="cancelled" if request_id in ctx.cancelled else None)
+        attempt.job = asyncio.create_task(_run(ctx, attempt), name=f"run {request_id}")
         _running.set(len(ctx.running))
-    await _settle(ctx, run, running, delivery)
+    await _settle(ctx, attempt, delivery)
 
 
-async def _settle(ctx: Context, run: RunInference, running: Running, delivery: Delivery) -> None:
+async def _settle(ctx: Context, attempt: Attempt, delivery: Delivery) -> None:
     """Wait for the job, which a redelivery of the same grant shares, and answer the broker."""
+    request_id = attempt.request.request_id
     try:
-        await asyncio.wait({running.job})
+        await asyncio.wait({attempt.job})
     except asyncio.CancelledError:
-        running.job.cancel()
+        attempt.job.cancel()
         raise
     finally:
-        if ctx.running.get(run.request.request_id) is running:
-            del ctx.running[run.request.request_id]
+        if ctx.running.get(request_id) is attempt:
+            del ctx.running[request_id]
         _running.set(len(ctx.running))
-    error = None if running.job.cancelled() else running.job.exception()
+    error = None if attempt.job.cancelled() else attempt.job.exception()
     if error is not None:
-        log.info("gave up", request_id=run.request.request_id, epoch=run.epoch, why=str(error))
+        log.info("gave up", request_id=request_id, epoch=attempt.run.epoch, why=str(error))
     if error is None or isinstance(error, Ended):
         await delivery.ack()
     else:
@@ -80,36 +87,51 @@ async def _settle(ctx: Context, run: RunInference, running: Running, delivery: D
 
 
 def cancel(ctx: Context, request_id: str) -> None:
-    """Nobody waits for it: stop generating and free the slot. A request that only begins looks for itself."""
+    """Nobody waits for it: stop generating and free the slot."""
     ctx.cancelled[request_id] = None
-    if (running := ctx.running.get(request_id)) is not None and running.stage == "producing":
-        running.job.cancel()
+    if (attempt := ctx.running.get(request_id)) is not None:
+        attempt.stop("cancelled")
 
 
-async def _run(ctx: Context, run: RunInference) -> None:
-    attempt = Attempt(run)
-    request_log, attempt.history = await _open_log(ctx, run)
+def preempt(ctx: Context, request_id: str, epoch: int) -> None:
+    """Somebody else needs the slot: it goes on later from its log."""
+    attempt = ctx.running.get(request_id)
+    if attempt is not None and attempt.run.epoch == epoch and attempt.preemptible(time.time()):
+        attempt.stop("preempted")
+
+
+async def hand_back_all(ctx: Context, seconds: float) -> None:
+    """This process goes: others go on at once with what it has not finished."""
+    for attempt in ctx.running.values():
+        attempt.stop("drained")
+    await ctx.bus.drain(seconds)
+
+
+async def _run(ctx: Context, attempt: Attempt) -> None:
+    run = attempt.run
+    request_log, history = await _open_log(ctx, run)
+    attempt.go_on_after(history)
     attributes: Attributes = {"ollamamax.request_id": run.request.request_id, "ollamamax.epoch": run.epoch}
     with internal_span("worker.inference", attributes) as span:
-        _enter(ctx, run, "producing")
-        error = await _attempt(ctx, attempt, request_log)
-        _enter(ctx, run, "ending")
+        attempt.stage = "producing"
+        try:
+            error = await _attempt(ctx, attempt, request_log)
+        except HandBack as back:
+            attempt.stage = "ending"
+            mark_failed(span, back.why)
+            await endings.hand_back(ctx, attempt, request_log, back.why, back.message)
+            return
+        attempt.stage = "ending"
         if error is not None:
             mark_failed(span, error.code)
-            attempt.end = StreamEnd("error", attempt.end.usage, StreamError(error.code, error.message))
+            told = StreamError(error.code, error.message, error.retry_after)
+            attempt.end = StreamEnd("error", attempt.usage_so_far(), told)
         await request_log.finish(attempt.end)
-    await announce(ctx, attempt, error)
-
-
-def _enter(ctx: Context, run: RunInference, stage: Stage) -> None:
-    """A cancel ends what is produced. Before, there is no log yet to end; after, the end is written and announced."""
-    running = ctx.running.get(run.request.request_id)
-    if running is not None and running.epoch == run.epoch:
-        running.stage = stage
+    await endings.announce(ctx, attempt, error)
 
 
 async def _attempt(ctx: Context, attempt: Attempt, request_log: RequestLog) -> ServiceError | None:
-    """The error the request ends with, if it does. Raises ``Fenced`` and ``GaveBack``."""
+    """The error the request ends with, if it does. Raises ``Fenced`` and ``HandBack``."""
     request = attempt.request
     try:
         async with asyncio.timeout(request.deadline - time.time()):
@@ -119,26 +141,42 @@ async def _attempt(ctx: Context, attempt: Attempt, request_log: RequestLog) -> S
         task = asyncio.current_task()
         assert task is not None
         if not task.cancelling():
-            raise GaveBack("the worker stops: what it waited for was given up") from None
-        if request.request_id not in ctx.cancelled:
+            raise HandBack("drained") from None  # what it waited for was given up: the worker stops
+        if attempt.stopped is None:
             raise  # overtaken, or the process is going down: the lease returns by itself
         task.uncancel()
-        return RequestCancelled()
+        return _stopped(attempt.stopped)
     except TimeoutError:
         return DeadlineExceeded()
-    except (ModelLoadFailed, ReplayDiverged) as error:
+    except (ModelLoadFailed, ReplayDiverged, UpstreamFailed) as error:
+        if why := _worth_another_attempt(attempt.run, error):
+            raise HandBack(why, error.message) from error
         return error
     except EngineFailed as error:
-        log.warning("engine failed, giving back", request_id=request.request_id, error=error.message)
-        attempts.labels("gave_back").inc()
-        raise GaveBack from error
+        log.warning("engine failed", request_id=request.request_id, error=error.message)
+        raise HandBack("engine_failed") from error
     except ServiceError as error:
         return error
-    except Fenced:
+    except (Fenced, HandBack):
         raise
     except Exception as crash:
         log.error("unexpected failure", request_id=request.request_id, exc_info=crash)
         return ServiceError()
+
+
+def _worth_another_attempt(run: RunInference, error: EngineFailed) -> AttemptEnd | None:
+    """As what this one ends then."""
+    if isinstance(error, ModelLoadFailed) and run.others:
+        return "load_failed"
+    if isinstance(error, UpstreamFailed) and all(each.ended != "upstream_failed" for each in run.request.attempts):
+        return "upstream_failed"
+    return None
+
+
+def _stopped(why: Stop) -> ServiceError:
+    if why == "cancelled":
+        return RequestCancelled()
+    raise HandBack(why)
 
 
 async def _open_log(ctx: Context, run: RunInference) -> tuple[RequestLog, list[Frame]]:
@@ -168,8 +206,8 @@ async def _read_task(ctx: Context, request: RequestInference) -> InferenceTask:
 
 async def _produce(ctx: Context, attempt: Attempt, request_log: RequestLog) -> StreamEnd:
     request = attempt.request
-    if request.request_id in ctx.cancelled:  # the cancel was quicker than the grant
-        raise RequestCancelled
+    if attempt.stopped is not None:
+        raise _stopped(attempt.stopped)
     task = await _read_task(ctx, request)
     began = time.perf_counter_ns()
     async with AsyncExitStack() as stack:
@@ -208,10 +246,9 @@ async def _embed(loaded: LoadedEngine, task: InferenceTask, attempt: Attempt) ->
 async def _generate(loaded: LoadedEngine, task: InferenceTask, attempt: Attempt, request_log: RequestLog) -> StreamEnd:
     """Continue from the logged token ids where that is exact, else generate again and suppress what was sent."""
     written = [token for frame in attempt.history for token in frame.token_ids]
-    job = Job(attempt.request.request_id, task, attempt.request.model)
+    job = Job(attempt.request.request_id, task, attempt.request.model, spent=attempt.spent)
     resumes = bool(attempt.history) and loaded.can_resume(job)
-    if resumes and 0 < task.options.num_predict <= len(written):
-        return StreamEnd("length", Usage(0, len(written), attempt.load_ns))
+    attempt.spent.completion_tokens = len(written) if resumes else 0
     replay = None if resumes else Replay.of(attempt.history)
     finish: Finish | None = None
     with internal_span("worker.generate", {"gen_ai.request.model": attempt.request.model.name}) as span:
@@ -219,7 +256,9 @@ async def _generate(loaded: LoadedEngine, task: InferenceTask, attempt: Attempt,
             async for piece in pieces:
                 if isinstance(piece, Finish):
                     finish = piece
-                elif new := replay.after(piece) if replay else piece:
+                    continue
+                attempt.spent.completion_tokens += max(1, len(piece.token_ids))
+                if new := replay.after(piece) if replay else piece:
                     attempt.first_token_at = attempt.first_token_at or time.time()
                     request_log.write(new.text, new.token_ids, new.thinking, new.tool_calls, new.logprobs)
         if finish is None:

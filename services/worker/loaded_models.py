@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +18,8 @@ from libs.common.errors import ModelLoadFailed
 from libs.common.single_flight import SingleFlight
 from services.worker.context_policy import ContextPolicy
 from services.worker.engines.base import Engine, LoadedEngine, LoadSpec
+from services.worker.entry import Entry, memory_needed
+from services.worker.room import Bounds, Room
 
 log = structlog.get_logger(__name__)
 
@@ -26,8 +28,8 @@ TOO_LONG_SECONDS = 60.0
 
 
 class Weights(Protocol):
-    async def fetch(self, digest: str) -> Path:
-        """The verified file of a blob."""
+    async def fetch(self, digest: str, in_use: Callable[[], Collection[str]]) -> Path:
+        """The verified file of a blob. Others, but those that are ``in_use``, may be deleted for it."""
 
 
 class EngineMap(Protocol):
@@ -39,27 +41,10 @@ class EngineMap(Protocol):
 class Limits:
     """``keep_alive_seconds`` is the default; negative: for ever."""
 
-    max_loaded: int
+    room: Bounds
     slots_per_model: int
     context: ContextPolicy
     keep_alive_seconds: float
-
-
-@dataclass
-class _Entry:
-    """A model in memory. ``idle_since`` counts only while nothing runs."""
-
-    model: ModelRef
-    engine: LoadedEngine
-    context_length: int
-    keep_alive_seconds: float
-    idle_since: float
-    running: int = 0
-
-    def expires_at(self, now: float) -> float | None:
-        if self.keep_alive_seconds < 0:
-            return None
-        return (now if self.running else self.idle_since) + self.keep_alive_seconds
 
 
 class LoadedModels:
@@ -78,16 +63,16 @@ class LoadedModels:
         self._limits = limits
         self._on_change = on_change
         self._clock = clock
-        self._entries: dict[str, _Entry] = {}
+        self._entries: dict[str, Entry] = {}
         self._waiting: dict[str, list[int]] = {}
         """By runner: the context each of those who wait for it needs."""
 
         self._too_long: TTLCache[str, int] = TTLCache(maxsize=1000, ttl=TOO_LONG_SECONDS, timer=clock)
         self._loads: SingleFlight[str, None] = SingleFlight(on_done=self._notify)
         self._kept: dict[str, float] = {}
-        """How long to keep runners of which that was said while they were still being loaded, in seconds."""
+        """How long to keep runners that are on their way, in seconds, where that is not the default."""
 
-        self._closings: set[asyncio.Task[None]] = set()
+        self._room = Room(limits.room, on_left=self._notify)
         self._changed = asyncio.Event()
 
     @asynccontextmanager
@@ -99,6 +84,7 @@ class LoadedModels:
         """
         entry = await self._acquire(model, self._limits.context.length(model, num_ctx))
         entry.running += 1
+        entry.names.note(model)
         self._notify()
         try:
             yield entry.engine
@@ -108,7 +94,7 @@ class LoadedModels:
             self.expire()
             self._notify()
 
-    async def _acquire(self, model: ModelRef, context_length: int) -> _Entry:
+    async def _acquire(self, model: ModelRef, context_length: int) -> Entry:
         runner = model.runner
         self._waiting.setdefault(runner, []).append(context_length)
         try:
@@ -139,56 +125,67 @@ class LoadedModels:
 
         Raises ``ModelLoadFailed`` if not even ``needed`` tokens of context could be loaded.
         """
-        keep_alive_seconds = self._limits.keep_alive_seconds
         if (outgrown := self._entries.get(model.runner)) is not None:
             if outgrown.running:
                 return False
-            keep_alive_seconds = outgrown.keep_alive_seconds
+            self._kept[model.runner] = outgrown.keep_alive_seconds
             self._drop(outgrown, "a longer context is wanted")
-        if model.runner not in self._loads and not self._make_room():
-            return False
+        if model.runner not in self._loads:
+            needed_bytes = memory_needed(model, wanted, self._limits.slots_per_model)
+            if not self._make_room(needed_bytes):
+                return False
+            self._room.promise(model.runner, needed_bytes)
         try:
-            await self._loads.run(model.runner, partial(self._load, model, wanted, keep_alive_seconds))
+            await self._loads.run(model.runner, partial(self._load, model, wanted))
         except ModelLoadFailed:
             if needed >= self._too_long.get(model.runner, 0):
                 raise
         return True
 
-    def _make_room(self) -> bool:
-        """Whether there is room for one more, after evicting the model idle longest if that is needed and possible."""
-        if len(self._entries) + len(self._loads) < self._limits.max_loaded:
-            return True
-        idle = [entry for entry in self._entries.values() if self._is_idle(entry)]
-        if not idle:
-            return False
-        self._drop(min(idle, key=lambda entry: entry.idle_since), "room is needed")
-        return True
+    def _make_room(self, needed_bytes: int) -> bool:
+        """Whether there is. If not, idle models are evicted where that helps; wait until they, or those in use, left.
 
-    def _is_idle(self, entry: _Entry) -> bool:
+        What there is not the memory for even without any of them is loaded, too: its load says what is missing.
+        """
+        loaded = self._entries.values()
+        going = self._room.evictions(needed_bytes, loaded, filter(self._is_idle, loaded))
+        if going == []:
+            return True
+        if self._room.leaving:
+            return False
+        if going is None:
+            return not self._loads and self._room.evictions(needed_bytes, loaded, loaded) is None
+        for entry in going:
+            self._drop(entry, "room is needed")
+        return False
+
+    def _is_idle(self, entry: Entry) -> bool:
         """Nobody uses it and nobody is about to."""
         return not entry.running and entry.model.runner not in self._waiting
 
-    async def _load(self, model: ModelRef, context_length: int, keep_alive_seconds: float) -> None:
-        if self._closings:
-            await asyncio.wait(self._closings)  # their memory is needed
+    async def _load(self, model: ModelRef, context_length: int) -> None:
         began = self._clock()
         try:
+            await self._room.all_left()  # their memory is needed
+            self._room.check(model.runner, self._entries.values())
             engine = await self._engine(model.engine).load(await self._spec(model, context_length))
         except ModelLoadFailed:
             self._too_long[model.runner] = context_length
             raise
         finally:
-            keep_alive_seconds = self._kept.pop(model.runner, keep_alive_seconds)
+            keep_alive_seconds = self._kept.pop(model.runner, self._limits.keep_alive_seconds)
+            self._room.settle(model.runner)
         if context_length >= self._too_long.get(model.runner, context_length + 1):
             del self._too_long[model.runner]  # it was something else that failed
         now = self._clock()
-        self._entries[model.runner] = _Entry(model, engine, context_length, keep_alive_seconds, idle_since=now)
+        self._entries[model.runner] = Entry(model, engine, context_length, keep_alive_seconds, idle_since=now)
         self._on_change()
         log.info("model loaded", model=model.name, seconds=round(now - began, 3), context_length=context_length)
 
     async def _spec(self, model: ModelRef, context_length: int) -> LoadSpec:
         digests = [digest for digest in (model.weights, model.projector, *model.adapters) if digest]
-        files = dict(zip(digests, await asyncio.gather(*map(self._weights.fetch, digests)), strict=True))
+        fetched = await asyncio.gather(*(self._weights.fetch(digest, self.blobs_in_use) for digest in digests))
+        files = dict(zip(digests, fetched, strict=True))
         return LoadSpec(
             model,
             files.get(model.weights or ""),
@@ -209,19 +206,12 @@ class LoadedModels:
             if reason := entry.engine.failure():
                 self._drop(entry, reason)
 
-    def _drop(self, entry: _Entry, reason: str) -> None:
+    def _drop(self, entry: Entry, reason: str) -> None:
         log.info("model unloaded", model=entry.model.name, reason=reason)
         del self._entries[entry.model.runner]
-        closing = asyncio.create_task(entry.engine.close(), name=f"close {entry.model.name}")
-        self._closings.add(closing)
-        closing.add_done_callback(self._closed)
+        self._room.leave(entry)
         self._notify()
         self._on_change()
-
-    def _closed(self, closing: asyncio.Task[None]) -> None:
-        self._closings.discard(closing)
-        if not closing.cancelled() and (error := closing.exception()):
-            log.error("could not close a model", exc_info=error)
 
     def _notify(self) -> None:
         """Wake everybody who waits for something to be different."""
@@ -263,7 +253,7 @@ class LoadedModels:
             except TimeoutError:
                 continue
 
-    def _due(self, entry: _Entry) -> float | None:
+    def _due(self, entry: Entry) -> float | None:
         return entry.expires_at(self._clock()) if self._is_idle(entry) else None
 
     def snapshot(self) -> tuple[LoadedModel, ...]:
@@ -272,7 +262,7 @@ class LoadedModels:
         return tuple(self._describe(entry, now) for entry in alive)
 
     @staticmethod
-    def _describe(entry: _Entry, now: float) -> LoadedModel:
+    def _describe(entry: Entry, now: float) -> LoadedModel:
         return LoadedModel(
             name=entry.model.name,
             digest=entry.model.digest,
@@ -284,16 +274,20 @@ class LoadedModels:
             slots=entry.engine.slots,
             running=entry.running,
             expires_at=entry.expires_at(now),
+            used_as=entry.names.all(),
         )
 
+    def available_bytes(self) -> int:
+        """What one more model could take, if none left for it. At least 1, as 0 would say that nobody knows."""
+        return max(1, self._room.free_bytes(self._entries.values()))
+
     def blobs_in_use(self) -> set[str]:
-        """Digests of the files that models in memory were loaded from."""
-        return {digest for runner in self._entries for digest in runner.split("+")}
+        """Digests of the files that models in memory were loaded from, or are being loaded from."""
+        return {digest for runner in (*self._entries, *self._room.promised) for digest in runner.split("+")}
 
     async def aclose(self) -> None:
         """Give up loads and close every engine."""
         await self._loads.close()
         for entry in list(self._entries.values()):
             self._drop(entry, "the worker stops")
-        if self._closings:
-            await asyncio.wait(self._closings)
+        await self._room.all_left()

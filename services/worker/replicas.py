@@ -109,9 +109,8 @@ class Replicas:
         self._wanted = plan.fetch
         self._failures = {digest: failure for digest, failure in self._failures.items() if digest in plan.fetch}
         self._planned.set()
-        in_use = self._in_use()
         for digest in plan.drop:
-            if digest not in in_use:
+            if digest not in self._in_use():  # each time: a model may be loaded while another blob is deleted
                 await self._cache.drop(digest)
 
     async def keep_fetching(self) -> None:

@@ -30,6 +30,8 @@ class Settings(ServiceSettings):
 
     ops_port: int = Field(11444, ge=0, le=65535, description="port of health and metrics; 0: any free one")
     node: str = Field(default_factory=socket.gethostname, description="name of the machine")
+    region: str = Field("", max_length=100, description="where the machine stands, as people will see it")
+    zone: str = Field("", max_length=100, description="part of the region")
     cache_dir: Path = Field(Path(".run/cache"), description="verified blobs; workers of one machine may share it")
     blob_token: SecretStr = Field(
         SecretStr(""), description="opens the registry's blobs; the same as REGISTRY_BLOB_TOKEN"
@@ -57,6 +59,9 @@ class Settings(ServiceSettings):
     max_loaded_models: Annotated[int, Alias("OLLAMA_MAX_LOADED_MODELS")] = Field(
         3, ge=1, le=1000, description="models in memory at once"
     )
+    memory_bytes: int = Field(
+        0, ge=0, description="bytes that models in memory may take together; 0: what the machine or its container has"
+    )
     context_length: Annotated[int, Alias("OLLAMA_CONTEXT_LENGTH")] = Field(
         4096, ge=4, description="default num_ctx in tokens, per slot"
     )
@@ -65,7 +70,10 @@ class Settings(ServiceSettings):
         300.0, description="an idle model is unloaded after this long; negative: never"
     )
     load_timeout_seconds: Annotated[float, Alias("OLLAMA_LOAD_TIMEOUT", ollama_variables.timeout_seconds)] = Field(
-        300.0, gt=0, description="a model not loaded by then has failed to load"
+        300.0, gt=0, description="a load has failed after this long and a second for each 20 MB of the model"
+    )
+    engine_silence_seconds: float = Field(
+        60.0, gt=0, description="an engine that works and tells nothing for this long is killed; its requests go on"
     )
     threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, description="CPU threads of one model")
     echo: bool = Field(False, description="serve the echo engine (models echo*), for tests and benchmarks")

@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from deploy.env_example import FILE, SERVICES
 from deploy.local.config import DEFAULT_PORTS, Config
 from deploy.local.infrastructure import Infrastructure
 from deploy.local.services import health_url, service_programs
+from libs.common.settings import Alias, PostgresSettings, RabbitSettings, RedisSettings, TelemetrySettings
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
@@ -23,6 +25,7 @@ COMPOSE = (DEPLOY / "compose.yaml").read_text()
 SECRETS = {
     **{f"{name.upper()}_DB_PASSWORD": "p" for name in SERVICES},
     **dict.fromkeys(("AUTH_ADMIN_PASSWORD", "AUTH_SECRET_KEY", "BLOB_TOKEN"), "secret"),
+    **dict.fromkeys(("GATEWAY_SECRET_KEY", "SCHEDULER_SECRET_KEY"), "secret"),
 }
 SERVERS = Infrastructure({"postgres": "postgresql://a:b@h:1/x", "rabbitmq": "amqp://r/", "redis": "redis://r/0"})
 
@@ -58,8 +61,8 @@ def test_compose_publishes_on_loopback_and_above_11111_only(compose: dict[str, A
 
 
 def test_compose_holds_no_secret_and_names_each_in_the_example(compose: dict[str, Any]) -> None:
-    required = set(re.findall(r"\$\{(\w+):\?", COMPOSE))
-    assert required <= set(re.findall(r"^#(\w+)=", FILE.read_text(), re.MULTILINE))
+    needed = FILE.read_text().partition("# ---- Docker Compose, which needs all of these")[2].partition("\n# ---- ")[0]
+    assert set(re.findall(r"^#(\w+)=", needed, re.MULTILINE)) == set(re.findall(r"\$\{(\w+):\?", COMPOSE))
     for service in compose["services"].values():
         secret = {name: value for name, value in service.get("environment", {}).items() if name.endswith("PASSWORD")}
         assert all(str(value).startswith("${") for value in secret.values())
@@ -67,14 +70,40 @@ def test_compose_holds_no_secret_and_names_each_in_the_example(compose: dict[str
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_compose_tells_a_service_what_it_requires(compose: dict[str, Any], service: str) -> None:
-    from importlib import import_module
-
     environment = compose["services"][service]["environment"]
     fields = import_module(f"services.{service}.settings").Settings.model_fields
     required = {f"{service}_{name}".upper() for name, field in fields.items() if field.is_required()}
     assert required <= set(environment)
     known = {f"{service}_{name}".upper() for name in fields}
     assert {name for name in environment if name.startswith(f"{service.upper()}_")} <= known
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_compose_passes_on_what_concerns_a_service_and_nothing_of_the_others(
+    compose: dict[str, Any], service: str
+) -> None:
+    environment = compose["services"][service]["environment"]
+    fields = import_module(f"services.{service}.settings").Settings.model_fields
+    names = {f"{service}_{name}".upper(): field for name, field in fields.items()}
+    assert set(names) - {f"{service.upper()}_INSTANCE"} <= set(environment)
+    open_to_all = [field for name, field in names.items() if environment.get(name, "chosen here") is None]
+    aliases = {alias.variable for field in open_to_all for alias in field.metadata if isinstance(alias, Alias)}
+    assert {name for name in environment if name.startswith("OLLAMA_")} == aliases
+    others = tuple(f"{other.upper()}_" for other in SERVICES if other != service)
+    assert not [name for name in environment if name.startswith(others)]
+
+
+def test_compose_passes_on_what_all_services_share(compose: dict[str, Any]) -> None:
+    blocks = (PostgresSettings, RabbitSettings, RedisSettings, TelemetrySettings)
+    shared = {f"{block.model_config['env_prefix']}{name}".upper() for block in blocks for name in block.model_fields}
+    for service in SERVICES:
+        assert shared - {"POSTGRES_URL"} <= set(compose["services"][service]["environment"])
+
+
+@pytest.mark.parametrize(("service", "door"), [("gateway", 11436), ("scheduler", 11443), ("worker", 11444)])
+def test_compose_has_ports_for_several_of_them(compose: dict[str, Any], service: str, door: int) -> None:
+    ranges = [port for port in compose["services"][service]["ports"] if isinstance(port, dict)]
+    assert [(port["target"], "-" in port["published"]) for port in ranges] == [(door, True)]
 
 
 def test_the_dockerfile_passes_hadolint() -> None:

@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import pkgutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import msgspec
 import pytest
 from pydantic import BaseModel
 
+from libs.common import contracts
 from libs.common.contracts.message import Command, Event, Message, Query
 from libs.common.contracts.tokens import Frame
 
@@ -18,8 +20,8 @@ OWNERS = ("auth", "gateway", "registry", "scheduler", "worker")
 
 
 def all_messages() -> dict[str, type[BaseModel]]:
-    for owner in OWNERS:
-        importlib.import_module(f"libs.common.contracts.{owner}")
+    for module in pkgutil.walk_packages(contracts.__path__, f"{contracts.__name__}."):
+        importlib.import_module(module.name)
     found: dict[str, type[BaseModel]] = {}
     pending: list[type[Message]] = [Query, Command, Event]
     while pending:

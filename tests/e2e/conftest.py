@@ -6,6 +6,7 @@ import pytest
 from tests.e2e.contract import EMBEDDER
 from tests.fixtures.database import new_database
 from tests.fixtures.infra import provided
+from tests.fixtures.installation import Installation, an_installation
 from tests.fixtures.minilm import write_minilm_gguf
 from tests.fixtures.otlp import Collector, running_collector
 from tests.fixtures.suite import Suite, a_suite
@@ -58,8 +59,24 @@ async def other_suite(
             yield suite
 
 
+@pytest.fixture(scope="package")
+async def installation(
+    tmp_path_factory: pytest.TempPathFactory, postgres_url: str, passwords: dict[str, str]
+) -> AsyncIterator[Installation]:
+    """A third one, for tests that make people and organizations."""
+    async with an_installation(tmp_path_factory.mktemp("installation"), postgres_url, passwords) as installation:
+        yield installation
+
+
 @pytest.fixture
 async def http(suite: Suite) -> AsyncIterator[httpx.AsyncClient]:
     """Requests to the gateway, as a client without manners sends them: no redirects, no credentials."""
     async with httpx.AsyncClient(base_url=suite.url, timeout=60) as client:
+        yield client
+
+
+@pytest.fixture
+async def admin(suite: Suite) -> AsyncIterator[httpx.AsyncClient]:
+    """The first admin, logged in."""
+    async with suite.admin() as client:
         yield client

@@ -11,6 +11,9 @@ import httpx
 import pytest
 
 MODEL = "smollm2:135m"
+PACED = "echo-50"
+"""Speaks slowly enough that an answer of a few tokens has more than one line."""
+
 EMBEDDER = "all-minilm:latest"
 """all-MiniLM-L6-v2: a model that only embeds."""
 

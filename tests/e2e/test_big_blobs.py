@@ -136,5 +136,5 @@ async def test_a_pull_goes_on_after_a_killed_registry(
 
 
 async def digests_of(suite: Suite) -> dict[str, str]:
-    async with httpx.AsyncClient(base_url=suite.url) as client:
+    async with httpx.AsyncClient(base_url=suite.url, timeout=30) as client:
         return {model["name"]: model["digest"] for model in (await client.get("/api/tags")).json()["models"]}

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import httpx
 import pytest
 
-from tests.e2e.contract import ANY, MODEL, PIXEL, TOO_LONG, Case, assert_matches, check, stream, table
+from tests.e2e.contract import ANY, MODEL, PACED, PIXEL, TOO_LONG, Case, assert_matches, check, stream, table
 
 pytestmark = pytest.mark.e2e
 
@@ -47,7 +47,8 @@ class TestAnswers:
         assert "context" not in answer.json()
 
     async def test_streamed(self, http: httpx.AsyncClient) -> None:
-        *chunks, last = await stream(http, CHAT, {**ECHO, "stream": True, "options": {"num_predict": 5}})
+        body = {**ECHO, "model": PACED, "stream": True, "options": {"num_predict": 5}}
+        *chunks, last = await stream(http, CHAT, body)
         assert "".join(line["message"]["content"] for line in [*chunks, last]) == "w0 w1 w2 w3 w4"
         assert {frozenset(chunk) for chunk in chunks} == {frozenset({"model", "created_at", "message", "done"})}
         assert {line["message"]["role"] for line in [*chunks, last]} == {"assistant"}

@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.contract import ANY, MODEL, PIXEL, TOO_LONG, Case, assert_matches, check, stream, table
+from tests.e2e.contract import ANY, MODEL, PACED, PIXEL, TOO_LONG, Case, assert_matches, check, stream, table
 
 pytestmark = pytest.mark.e2e
 
@@ -40,7 +40,7 @@ class TestAnswers:
         assert answer["context"]
 
     async def test_streamed(self, http: httpx.AsyncClient) -> None:
-        *chunks, last = await stream(http, GENERATE, {"model": "echo", "prompt": "a", "options": {"num_predict": 5}})
+        *chunks, last = await stream(http, GENERATE, {"model": PACED, "prompt": "a", "options": {"num_predict": 5}})
         assert "".join(line["response"] for line in [*chunks, last]) == "w0 w1 w2 w3 w4"
         assert {frozenset(chunk) for chunk in chunks} == {frozenset({"model", "created_at", "response", "done"})}
         assert_matches(last, {"done": True, "done_reason": "length", "context": list, **METRICS})

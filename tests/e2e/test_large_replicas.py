@@ -14,7 +14,7 @@ from tests.fixtures.suite import Process, Suite, a_suite, eventually
 from tests.fixtures.tcp_proxy import Proxy
 from tests.fixtures.tiny_gguf import write_tiny_gguf
 
-pytestmark = [pytest.mark.e2e, pytest.mark.chaos]
+pytestmark = [pytest.mark.e2e, pytest.mark.chaos, pytest.mark.timeout(600)]
 
 SIZE = 1 << 30
 CHUNKS = SIZE >> 22
@@ -101,10 +101,10 @@ async def until_ready(admin: httpx.AsyncClient, count: int) -> list[dict[str, An
         answer = await admin.get("/api/v1/models/big/replicas")
         if answer.status_code != 200:
             return False
-        return [replica["state"] for replica in answer.json()["replicas"]] == ["ready"] * count
+        return [replica["state"] for replica in answer.json()["items"]] == ["ready"] * count
 
     await eventually(is_done, f"{count} nodes have the model", 120)
-    found: list[dict[str, Any]] = (await admin.get("/api/v1/models/big/replicas")).json()["replicas"]
+    found: list[dict[str, Any]] = (await admin.get("/api/v1/models/big/replicas")).json()["items"]
     return found
 
 

@@ -12,7 +12,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.chaos]
 
 
 async def running_streams(suite: Suite, count: int, prompt: str) -> list["asyncio.Task[str]"]:
-    streams = [asyncio.create_task(whole_answer(suite, a_body(f"{prompt} {number}"))) for number in range(count)]
+    bodies = [a_body(f"{prompt} {number}", "echo-20") for number in range(count)]
+    streams = [asyncio.create_task(whole_answer(suite, body)) for body in bodies]
 
     async def all_run() -> bool:
         return await suite.metric("gateway", "gateway_streams_active") >= count
@@ -85,14 +86,8 @@ async def test_postgres_restarts(suite: Suite, embedded_postgres: EmbeddedServer
 
 
 async def survives(suite: Suite, prompt: str, server: EmbeddedServer) -> None:
-    bodies = [a_body(f"{prompt} {number}", model="echo-20") for number in range(6)]
-    expected = [await whole_answer(suite, {**body, "model": "echo"}) for body in bodies]
-    streams = [asyncio.create_task(whole_answer(suite, body)) for body in bodies]
-
-    async def all_run() -> bool:
-        return await suite.metric("gateway", "gateway_streams_active") >= len(bodies)
-
-    await eventually(all_run, "the streams run")
+    expected = [await whole_answer(suite, a_body(f"{prompt} {number}", model="echo")) for number in range(6)]
+    streams = await running_streams(suite, 6, prompt)
     await asyncio.to_thread(server.restart)
     assert await asyncio.gather(*streams) == expected
     assert len((await whole_answer(suite, a_body("afterwards", model="echo"))).split()) == 60

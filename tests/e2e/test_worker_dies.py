@@ -15,6 +15,8 @@ from tests.fixtures.suite import Process, Suite, eventually
 pytestmark = [pytest.mark.e2e, pytest.mark.chaos]
 
 TOKENS = 60
+LONG = 200
+"""Four seconds of echo-50: time to find out who runs it."""
 
 
 async def stream(suite: Suite, body: dict[str, object], route: str = "generate") -> AsyncIterator[dict[str, Any]]:
@@ -68,11 +70,11 @@ async def revive(process: Process) -> None:
 
 @pytest.mark.parametrize("after_words", [1, 2, 3, 5, 8, 13, 20, 30, 45])
 async def test_killed_at_many_points(suite: Suite, after_words: int) -> None:
-    body = a_body(f"cut after {after_words}")
-    expected = await whole_answer(suite, body)
+    body = a_body(f"cut after {after_words}", options={"num_predict": LONG})
+    expected = await whole_answer(suite, {**body, "model": "echo"})
     text, last = await answer_while(suite, body, after_words, signal.SIGKILL)
     assert text == expected
-    assert last["eval_count"] == TOKENS
+    assert last["eval_count"] == LONG
 
 
 async def test_an_answer_that_cannot_be_continued_is_replayed(suite: Suite) -> None:
@@ -84,15 +86,17 @@ async def test_an_answer_that_cannot_be_continued_is_replayed(suite: Suite) -> N
 
 @pytest.mark.parametrize(
     ("model", "after"),
-    [("echo-think-20", 1), ("echo-think-20", 10), ("echo-think-tools-20", 9)],
+    [("echo-think-20", 1), ("echo-think-20", 10), ("echo-think-tools-2", 9)],
     ids=["thinking", "answering", "between two calls"],
 )
 async def test_thinking_calls_and_logprobs_survive(suite: Suite, model: str, after: int) -> None:
     body: dict[str, object] = {
         "model": model,
         "messages": [{"role": "user", "content": f"{model} after {after}"}],
-        "tools": [{"type": "function", "function": {"name": name}} for name in ("add", "sub", "mul")],
-        "options": {"num_predict": 20},
+        "tools": [
+            {"type": "function", "function": {"name": name}} for name in ("add", "sub", "mul", "div", "pow", "neg")
+        ],
+        "options": {"num_predict": 80},
         "logprobs": True,
     }
     undisturbed = [line async for line in stream(suite, body, "chat")]
@@ -131,7 +135,7 @@ async def test_a_frozen_worker_is_replaced_and_cannot_speak_again(suite: Suite) 
 async def test_the_real_model_goes_on(suite: Suite) -> None:
     options = {"num_predict": 48, "temperature": 0, "seed": 7}
     body = a_body("Write a long story about the sea.", model="smollm2:135m", options=options)
-    text, last = await answer_while(suite, body, 8, signal.SIGKILL)
+    text, last = await answer_while(suite, body, 2, signal.SIGKILL)
     assert last["eval_count"] == 48
     assert last["done_reason"] == "length"
     assert len(text.split()) > 20
@@ -146,7 +150,7 @@ async def test_a_models_process_dies_and_its_worker_lives(suite: Suite) -> None:
     async for line in stream(suite, body):
         assert "error" not in line, line
         words += 1
-        if words == 8:
+        if words == 2:
             worker = await busy_worker(suite)
             kill_models_of(worker)
     assert worker is not None
@@ -164,7 +168,7 @@ def kill_models_of(worker: Process) -> None:
 
 
 async def test_many_streams_survive_one_worker(suite: Suite) -> None:
-    bodies = [a_body(f"one of many {number}") for number in range(8)]
+    bodies = [a_body(f"one of many {number}", "echo-20") for number in range(8)]
     expected = [await whole_answer(suite, {**body, "model": "echo"}) for body in bodies]
     answers = [asyncio.create_task(whole_answer(suite, body)) for body in bodies]
     victim = suite.workers()[0]

@@ -74,12 +74,14 @@ class TestLostConnections:
         owner, sender = await world.open(), await world.open()
         await owner.listen(everything(seen))
         await everything_works(owner, sender, seen)
+        assert owner.bus.connections == 1
         for member in (owner, sender):
             member.kill()
         await eventually(lambda: not owner.bus.connected and not sender.bus.connected)
         for proxy in world.proxies.values():
             proxy.mend()
         await everything_works(owner, sender, seen)
+        assert owner.bus.connections == 2
 
     async def test_a_silent_connection_is_given_up(self, world: RabbitWorld) -> None:
         world.heartbeat_seconds = 2
@@ -90,6 +92,28 @@ class TestLostConnections:
         await eventually(lambda: not owner.bus.connected)
         world.proxies[owner.instance].mend()
         await everything_works(owner, sender, seen)
+
+    async def test_what_a_frozen_process_holds_goes_to_the_stand_by(self, world: RabbitWorld) -> None:
+        world.heartbeat_seconds = 2
+        seen: dict[str, Seen] = {}
+        members = [await world.open(), await world.open()]
+        for member in members:
+            handlers = shop()
+            held = seen[member.instance] = Seen()
+
+            @handlers.on(Restock, ack=Ack.MANUAL, single_active=True)
+            async def restock(_: Restock, held: Seen, delivery: Delivery) -> None:
+                held.add(delivery)
+
+            await member.listen(handlers, held)
+        active, stand_by = members
+        await stand_by.bus.send(Restock(item="egg"))
+        delivery = await seen[active.instance].next()
+        world.proxies[active.instance].freeze()
+        again = await seen[stand_by.instance].next()
+        assert again.redelivered
+        await again.ack()
+        await eventually(lambda: delivery.lost)
 
     async def test_what_is_sent_meanwhile_arrives_afterwards(self, world: RabbitWorld) -> None:
         seen = Seen()
@@ -155,10 +179,23 @@ class TestLostConnections:
         owner, sender = await world.open(), await world.open()
         await owner.listen(restocker(seen))
         await world.delete_queue(Restock.wire_name)
-        await eventually(lambda: not owner.bus.connected)
-        await eventually(lambda: owner.bus.connected)
+        await eventually(lambda: owner.bus.connections == 2)
         await sender.bus.send(Restock(item="egg"))
         assert await seen.next() == "egg"
+
+    async def test_a_member_that_drains_hears_events_again_but_takes_no_work(self, world: RabbitWorld) -> None:
+        seen = Seen()
+        member, sender = await world.open(), await world.open()
+        await member.listen(everything(seen))
+        await member.bus.stop_consuming()
+        member.kill()
+        world.proxies[member.instance].mend()
+        await eventually(lambda: member.bus.connections == 2)
+        await sender.bus.send(Restock(item="egg"))
+        await sender.bus.publish(Sold(item="egg"))
+        assert await seen.next() == "each egg"
+        await member.close()
+        assert seen.items == ["each egg"]
 
 
 class TestStart:

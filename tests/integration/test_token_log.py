@@ -2,15 +2,18 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
 from uuid import uuid4
 
+import msgspec
 import pytest
 import redis.asyncio as redis
 from pydantic import SecretStr
+from redis.exceptions import ConnectionError as RedisConnectionError
 from yarl import URL
 
-from libs.common.contracts.tokens import Frame, Logprob, StreamEnd, encode_frame
+from libs.common.contracts.tokens import Frame, Logprob, Queued, StreamEnd, encode_frame
 from libs.common.errors import DeadlineExceeded, StreamLost
 from libs.common.redis_client import open_redis
 from libs.common.settings import RedisSettings
@@ -21,6 +24,9 @@ from libs.common.token_log.store import Append, Status, TokenLogStore, log_key
 from libs.common.token_log.writer import Fenced, LogWriter
 from tests.fixtures.suite import eventually
 from tests.fixtures.tcp_proxy import Proxy
+
+PATIENCE = 120
+"""Seconds that a log is kept which is read slowly."""
 
 
 @pytest.fixture
@@ -73,6 +79,12 @@ async def append(store: TokenLogStore, request_id: str, epoch: int, *numbers: in
     return (await store.append("", appends))[0].status
 
 
+async def append_to(
+    store: TokenLogStore, channel: str, request_id: str, numbers: Sequence[int], *, final: bool
+) -> None:
+    await store.append(channel, [Append(request_id, 1, numbers[0], final, frames(request_id, 1, *numbers))])
+
+
 async def text_of(store: TokenLogStore, request_id: str) -> str:
     return "".join(entry.frame.text for entry in await store.read(request_id) if entry.frame)
 
@@ -116,6 +128,18 @@ class TestStore:
         assert await append(store, request_id, 1, 3) is Status.ENDED
         assert (await store.raise_epoch(request_id, 2)).status is Status.ENDED
 
+    async def test_what_a_fenced_attempt_wrote_into_a_lost_log_is_not_taken_for_that_of_the_next(
+        self, store: TokenLogStore, client: redis.Redis, request_id: str
+    ) -> None:
+        await append(store, request_id, 1, 1, 2)
+        await store.raise_epoch(request_id, 2)
+        await client.delete(log_key(request_id))  # and the mark with it
+        assert await append(store, request_id, 1, 1, 2, 3) is Status.OK
+        assert await append(store, request_id, 2, 3, 4) is Status.FENCED
+        assert (await store.raise_epoch(request_id, 3)).last_seq == 3
+        assert await append(store, request_id, 3, 4) is Status.OK
+        assert await text_of(store, request_id) == "1 2 3 4 "
+
     async def test_a_gap_is_told(self, store: TokenLogStore, request_id: str) -> None:
         assert await append(store, request_id, 1, 2) is Status.GAP
 
@@ -139,9 +163,93 @@ class TestWriterAndFollower:
         request_log.write("so")
         request_log.write("", tool_calls=[call])
         await request_log.finish(StreamEnd())
-        first, second = [entry.frame for entry in await store.read(request_id) if entry.frame]
+        first, second, last = [entry.frame for entry in await store.read(request_id) if entry.frame]
         assert (first.thinking, first.text, first.logprobs) == ("let me see", "", [Logprob(" see", -1.0)])
         assert (second.thinking, second.text, second.tool_calls) == ("", "so", [call])
+        assert (last.text, last.tool_calls, last.end) == ("", [], StreamEnd())
+
+    @pytest.mark.parametrize(
+        "piece",
+        [
+            {"text": ["no text"]},
+            {"text": "", "thinking": ["no text"]},
+            {"text": "", "tool_calls": [{"number": 2**64}]},
+            {"text": "", "tool_calls": [{"character": "\ud800"}]},
+        ],
+        ids=str,
+    )
+    async def test_what_cannot_be_written_ends_its_own_request_and_no_other(
+        self, writer: LogWriter, store: TokenLogStore, piece: dict[str, Any]
+    ) -> None:
+        (bad, _), (good, _) = await writer.open(uuid4().hex, 1, ""), await writer.open(uuid4().hex, 1, "")
+        bad.write("so ")
+        good.write("so ")
+        with pytest.raises((TypeError, OverflowError, UnicodeEncodeError)):
+            bad.write(**piece)
+        good.write("far")
+        async with asyncio.timeout(20):
+            await good.finish(StreamEnd())
+            await bad.finish(StreamEnd("error"))
+        assert await text_of(store, good.request_id) == "so far"
+
+    async def test_an_attempt_whose_log_was_lost_and_written_by_a_fenced_one_gives_up(
+        self, writer: LogWriter, store: TokenLogStore, client: redis.Redis, request_id: str
+    ) -> None:
+        frozen, _ = await writer.open(request_id, 1, "")
+        frozen.write("one ")
+        await frozen.flush()
+        await store.raise_epoch(request_id, 2)
+        second, _ = await writer.open(request_id, 2, "")
+        await client.delete(log_key(request_id))
+        frozen.write("two ")
+        await frozen.flush()
+        second.write("TWO ")
+        with pytest.raises(Fenced):
+            await asyncio.wait_for(second.finish(StreamEnd()), 20)
+        assert await text_of(store, request_id) == "one two "
+
+    async def test_who_reads_slowly_takes_no_memory_and_gets_everything(
+        self, store: TokenLogStore, client: redis.Redis, follower: LogFollower, request_id: str
+    ) -> None:
+        count, batch = 20_000, 1000
+        slow, quick_id = follower.follow(request_id, time.time() + 120), uuid4().hex
+        quick = follower.follow(quick_id, time.time() + 120)
+        for first in range(1, count + 1, batch):
+            numbers = range(first, first + batch)
+            await append_to(store, follower.channel, request_id, numbers, final=first + batch > count)
+        await client.expire(log_key(request_id), PATIENCE)
+        await append_to(store, follower.channel, quick_id, [1], final=True)
+        assert (await asyncio.wait_for(quick.next(), 20)).seq == 1, "nobody else waits for who is slow"
+        assert len(slow) <= follower_module.MOST_WAITING
+        assert [(await asyncio.wait_for(slow.next(), 20)).seq for _ in range(count)] == list(range(1, count + 1))
+
+    async def test_who_is_behind_sees_the_end_of_a_log_that_goes_on(
+        self, store: TokenLogStore, follower: LogFollower, request_id: str
+    ) -> None:
+        following = follower.follow(request_id, time.time() + 60)
+
+        async def produce() -> None:
+            for first in range(1, 4001, 40):
+                await append_to(store, follower.channel, request_id, range(first, first + 40), final=first + 40 > 4000)
+
+        producing = asyncio.create_task(produce())
+        seen: list[int] = []
+        while len(seen) < 4000:
+            seen.append((await asyncio.wait_for(following.next(), 20)).seq)
+            if len(seen) % 400 == 0:
+                await asyncio.sleep(0.01)  # slower than the producer, by fits and starts
+        assert seen == list(range(1, 4001))
+        await producing
+
+    async def test_that_a_request_waits_is_told_but_is_no_frame(
+        self, client: redis.Redis, follower: LogFollower, store: TokenLogStore, request_id: str
+    ) -> None:
+        following = follower.follow(request_id, time.time() + 30)
+        notice = Frame(request_id, 0, 0, queued=Queued(3, 1.5))
+        await client.publish(follower.channel, msgspec.msgpack.encode([notice]))
+        await append_to(store, follower.channel, request_id, [1], final=True)
+        assert (await asyncio.wait_for(following.next(), 20)).seq == 1
+        assert following.queued == Queued(3, 1.5)
 
     async def test_many_requests_arrive_whole(self, writer: LogWriter, follower: LogFollower) -> None:
         async def one(number: int) -> None:
@@ -227,6 +335,47 @@ class TestWriterAndFollower:
         following = follower.follow(request_id, time.time() + 0.1)
         with pytest.raises(DeadlineExceeded):
             await asyncio.wait_for(following.next(), timeout=10)
+
+    @pytest.mark.parametrize("ends", [True, False])
+    async def test_who_reads_slowly_gets_an_answer_that_was_complete_before_its_deadline(
+        self, store: TokenLogStore, client: redis.Redis, follower: LogFollower, request_id: str, *, ends: bool
+    ) -> None:
+        count, deadline = 3 * follower_module.MOST_WAITING, time.time() + 2
+        slow, silent = follower.follow(request_id, deadline), follower.follow(uuid4().hex, deadline)
+        await append_to(store, follower.channel, request_id, range(1, count + 1), final=ends)
+        await client.expire(log_key(request_id), PATIENCE)
+        with pytest.raises(DeadlineExceeded):
+            await asyncio.wait_for(silent.next(), 20)  # so it has passed
+        assert slow.is_behind
+        assert [(await asyncio.wait_for(slow.next(), 20)).seq for _ in range(count)] == list(range(1, count + 1))
+        if not ends:
+            with pytest.raises(DeadlineExceeded):
+                await asyncio.wait_for(slow.next(), 20)
+
+    async def test_who_is_behind_while_redis_is_away_ends_at_its_deadline(
+        self, follower: LogFollower, request_id: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def away(_following: object) -> int:
+            raise RedisConnectionError
+
+        monkeypatch.setattr(follower, "_read_on", away)
+        behind = follower.follow(request_id, time.time() + 0.5)
+        behind.is_behind = True
+        with pytest.raises(DeadlineExceeded):
+            await asyncio.wait_for(behind.next(), 20)
+
+    async def test_frames_that_cannot_be_read_end_nothing_but_their_own_answer(
+        self, follower: LogFollower, store: TokenLogStore, request_id: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(follower_module, "SILENCE_BEFORE_FIRST_SECONDS", 0.1)
+        bad, good = follower.follow(request_id, time.time() + 60), follower.follow(uuid4().hex, time.time() + 60)
+        frame = msgspec.msgpack.encode([request_id, 1, 1, "a", [], "", [], None, [["a", None]]])
+        [outcome] = await store.append(follower.channel, [Append(request_id, 1, 1, False, [frame])])
+        assert outcome.status is Status.OK
+        await append_to(store, follower.channel, good.request_id, [1], final=True)
+        assert (await asyncio.wait_for(good.next(), 20)).seq == 1
+        with pytest.raises(StreamLost):
+            await asyncio.wait_for(bad.next(), 20)
 
     async def test_a_new_attempt_on_a_lost_log_is_an_error_and_never_wrong_text(
         self, writer: LogWriter, follower: LogFollower, client: redis.Redis, store: TokenLogStore, request_id: str

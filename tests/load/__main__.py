@@ -12,9 +12,11 @@ from pathlib import Path
 import uvloop
 
 from tests.load import report
+from tests.load.logins import measure_logins
 from tests.load.scenarios import OPEN, SCENARIOS, Measurement, Target, measure
 from tests.load.servers import Servers, running_servers
 from tests.load.targets import bare_hops, real_path
+from tests.load.verifying import measure_verifying
 
 QUICK = 0.2
 """Share of the full time."""
@@ -46,11 +48,16 @@ async def run(chosen: Sequence[Target], share: float) -> list[Measurement]:
 
 
 async def main(arguments: argparse.Namespace, servers: Servers) -> None:
+    share = QUICK if arguments.quick else 1
+    more = []
     async with targets(servers, only_floor=arguments.floor) as chosen:
-        measurements = await run(chosen, QUICK if arguments.quick else 1)
+        measurements = await run(chosen, share)
+        for target in chosen[1:2]:
+            print(f"logins: {target.name}", file=sys.stderr, flush=True)
+            more = [report.logins(await measure_logins(target, share)), report.verifying(await measure_verifying())]
         open_rate = next(len(m.samples) / m.seconds for m in measurements if m.scenario.name == OPEN.name)
         about = f"{datetime.now(UTC):%Y-%m-%d}, {await servers.versions()}; open load {open_rate:.0f}/s."
-    text = report.render(measurements, about)
+    text = report.render(measurements, about, *more)
     print(text)
     if arguments.write:
         report.write(arguments.write, text)

@@ -4,15 +4,44 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from tests.load.logins import LoginLoad
 from tests.load.scenarios import ONE_TOKEN, PACED, ROUND_TRIP, Measurement, Scenario
+from tests.load.verifying import Verifying
 
-BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
 Cells = Sequence[str]
 
 
-def render(measurements: Sequence[Measurement], about: str) -> str:
-    parts = (about, results(measurements), ratios(measurements), breakdown(measurements))
+def render(measurements: Sequence[Measurement], about: str, *more: str) -> str:
+    parts = (about, results(measurements), ratios(measurements), breakdown(measurements), *more)
     return "\n\n".join(parts)
+
+
+def logins(load: LoginLoad) -> str:
+    """Streams alone and while people log in, and what the second is of the first."""
+    header = (load.alone.scenario.name, "logins/s", "first token ms p50/p95", "total ms p50/p95", "intact")
+    rows = [_streams("alone", load.alone, 0), _streams("while clients log in", load.during_logins, load.logins)]
+    ratios = [
+        f"{value(load.during_logins, percent) / value(load.alone, percent):.2f}"
+        for value in (Measurement.first_token_ms, Measurement.total_ms)
+        for percent in (50, 95)
+    ]
+    first, total = " / ".join(ratios[:2]), " / ".join(ratios[2:])
+    return table(header, [*rows, ("ratio", "", first, total, "")])
+
+
+def _streams(title: str, measured: Measurement, count: int) -> Cells:
+    return (
+        title,
+        f"{count / measured.seconds:.1f}",
+        " / ".join(f"{measured.first_token_ms(percent):.1f}" for percent in (50, 95)),
+        " / ".join(f"{measured.total_ms(percent):.1f}" for percent in (50, 95)),
+        f"{measured.intact / len(measured.samples):.1%}",
+    )
+
+
+def verifying(cost: Verifying) -> str:
+    row = ("CPU-us", f"{cost.key_us:.1f}", f"{cost.token_us:.1f}", "200")
+    return table(("a warm gateway verifies", "an API key", "an access token", "aim"), [row])
 
 
 def results(measurements: Sequence[Measurement]) -> str:
@@ -87,10 +116,11 @@ def _line(cells: Cells, widths: Sequence[int]) -> str:
     return "| " + " | ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)) + " |"
 
 
-def write(path: Path, text: str) -> None:
-    """Replace what is between the two markers. Raises ``ValueError`` if the file has none."""
-    before, begin, rest = path.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
+def write(path: Path, text: str, about: str = "bench") -> None:
+    """Replace what is between the two markers of this name. Raises ``ValueError`` if the file has none."""
+    begin_line, end_line = f"<!-- {about}: begin -->", f"<!-- {about}: end -->"
+    before, begin, rest = path.read_text().partition(begin_line)
+    _, end, after = rest.partition(end_line)
     if not (begin and end):
-        raise ValueError(f"{path} has no lines '{BEGIN}' and '{END}' to write between")
-    path.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
+        raise ValueError(f"{path} has no lines '{begin_line}' and '{end_line}' to write between")
+    path.write_text(f"{before}{begin_line}\n{text}\n{end_line}{after}")

@@ -24,6 +24,8 @@ class Target:
     paced_model: str
     meter: CpuMeter
     headers: Mapping[str, str] = field(default_factory=dict)
+    login: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Credentials of a user, where there are users."""
 
 
 @dataclass(frozen=True)
@@ -70,13 +72,13 @@ class Measurement:
         return sum(self.cpu.values()) * 1e3 / max(1, self.intact)
 
     def first_token_ms(self, percent: float) -> float:
-        return _percentile([sample.first_token for sample in self.samples], percent) * 1e3
+        return percentile([sample.first_token for sample in self.samples], percent) * 1e3
 
     def total_ms(self, percent: float) -> float:
-        return _percentile([sample.total for sample in self.samples], percent) * 1e3
+        return percentile([sample.total for sample in self.samples], percent) * 1e3
 
 
-def _percentile(values: list[float], percent: float) -> float:
+def percentile(values: list[float], percent: float) -> float:
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
 

@@ -4,14 +4,15 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import aiohttp
 
 from tests.fixtures.otlp import running_collector
-from tests.fixtures.suite import ROOT, Suite, a_suite, eventually, free_port
+from tests.fixtures.ports import free_port
+from tests.fixtures.suite import ROOT, Suite, a_suite, eventually
 from tests.load.cpu import CpuMeter
 from tests.load.scenarios import Target
 from tests.load.servers import Servers
@@ -90,11 +91,12 @@ async def real_path(servers: Servers, directory: Path) -> AsyncIterator[list[Tar
         suite.processes["registry"].environment["REGISTRY_SEED_MODELS"] = "{}"  # no model of ours is measured
         suite.add_worker(slots=str(SLOTS), slots_per_model=str(SLOTS), upstreams=upstreams)
         async with suite.running():
-            headers = {"Authorization": f"Bearer {await _api_key(suite)}"}
+            login = {"email": "admin@localhost", "password": suite.admin_password}
+            headers = {"Authorization": f"Bearer {await _api_key(suite, login)}"}
             meter = CpuMeter({**_suite_pids(suite), **servers.pids("rabbitmq", "redis", "postgres")})
             yield [
-                Target("real path, echo", suite.url, "echo", "echo-50", meter, headers),
-                Target("real path, openai_http", suite.url, "mock", "mock-50", meter, headers),
+                Target("real path, echo", suite.url, "echo", "echo-50", meter, headers, login),
+                Target("real path, openai_http", suite.url, "mock", "mock-50", meter, headers, login),
             ]
 
 
@@ -102,10 +104,9 @@ def _suite_pids(suite: Suite) -> dict[str, list[int]]:
     return {process.service: [process.popen.pid] for process in suite.processes.values() if process.popen}
 
 
-async def _api_key(suite: Suite) -> str:
+async def _api_key(suite: Suite, login: Mapping[str, str]) -> str:
     async with aiohttp.ClientSession(suite.url, raise_for_status=True) as session:
-        login = {"email": "admin@localhost", "password": suite.admin_password}
-        async with session.post("/api/v1/auth/login", json=login) as response:
+        async with session.post("/api/v1/auth/login", json=dict(login)) as response:
             token = (await response.json())["access_token"]
         headers = {"Authorization": f"Bearer {token}"}
         async with session.post("/api/v1/keys", json={"name": "benchmark"}, headers=headers) as response:

@@ -34,6 +34,10 @@ class Delivery(Protocol):
     def attempt(self) -> int:
         """1 for the first time, one more for each retry."""
 
+    @property
+    def lost(self) -> bool:
+        """The connection it came through is gone: the broker gives it to somebody again, who may be another process."""
+
     async def ack(self) -> None:
         """Done. Does nothing when the connection it came through is gone: the broker redelivers by itself."""
 
@@ -71,6 +75,11 @@ class Handlers:
 
     service: str
     subscriptions: list[Subscription] = field(default_factory=list)
+
+    @classmethod
+    def joined(cls, service: str, *parts: "Handlers") -> "Handlers":
+        """Those of all parts, for a service that has too many for one module."""
+        return cls(service, [subscription for part in parts for subscription in part.subscriptions])
 
     def on(
         self,
@@ -112,10 +121,20 @@ class Bus(Protocol):
         """Declare the queues of these handlers and start to consume."""
 
     async def stop_consuming(self) -> None:
-        """Take no new deliveries; running handlers go on. The first step of a drain."""
+        """Take no new work; running handlers go on. The first step of a drain.
+
+        Events for every replica are still heard, for they may be about the work that goes on.
+        """
 
     async def drain(self, timeout: float) -> None:
-        """Wait until every running handler is done, at most ``timeout`` seconds."""
+        """Wait until every handler that runs now is done, at most ``timeout`` seconds."""
+
+    def stop_hearing(self) -> None:
+        """Drop events for every replica, too: what their handlers use is about to be closed."""
 
     @property
     def connected(self) -> bool: ...
+
+    @property
+    def connections(self) -> int:
+        """How many there were, up to now. Between two of them, events for every replica were missed."""

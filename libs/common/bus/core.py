@@ -33,10 +33,15 @@ class MessageBus:
         self._instance = instance
         self._retry_delays = retry_delays
         self._running: set[asyncio.Task[None]] = set()
+        self._hears = True
 
     @property
     def connected(self) -> bool:
         return self._transport.connected
+
+    @property
+    def connections(self) -> int:
+        return self._transport.connections
 
     async def ask(self, query: Query[R], *, timeout: float = 5.0) -> R:
         try:
@@ -68,7 +73,7 @@ class MessageBus:
     async def subscribe(self, handlers: Handlers, context: object) -> None:
         for listener in listeners(handlers, self._instance):
             dispatcher = Dispatcher(self._transport, listener, context, self._retry_delays)
-            await self._transport.consume(listener, self._starter(dispatcher))
+            await self._transport.consume(listener, self._starter(dispatcher, exclusive=listener.queue.exclusive))
 
     async def stop_consuming(self) -> None:
         await self._transport.stop_consuming()
@@ -87,8 +92,13 @@ class MessageBus:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
-    def _starter(self, dispatcher: Dispatcher) -> OnDelivery:
+    def stop_hearing(self) -> None:
+        self._hears = False
+
+    def _starter(self, dispatcher: Dispatcher, *, exclusive: bool) -> OnDelivery:
         def start(incoming: Incoming) -> None:
+            if exclusive and not self._hears:
+                return
             task = asyncio.create_task(dispatcher.dispatch(incoming))
             self._running.add(task)
             task.add_done_callback(self._done)

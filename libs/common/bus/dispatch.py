@@ -9,6 +9,7 @@ from uuid import uuid4
 import structlog
 from pydantic import TypeAdapter, ValidationError
 
+from libs.common import actor
 from libs.common.bus.base import Ack, Subscription
 from libs.common.bus.envelope import ATTEMPT, ERROR, FAILED, QUEUE, REASON, Envelope, checked
 from libs.common.bus.metrics import dead_letters_total, messages_total
@@ -52,6 +53,10 @@ class HeldDelivery:
     def attempt(self) -> int:
         return self._incoming.envelope.attempt
 
+    @property
+    def lost(self) -> bool:
+        return self._incoming.lost
+
     async def ack(self) -> None:
         await self._incoming.ack()
 
@@ -83,6 +88,7 @@ class Dispatcher:
             await self._bury(incoming, "unknown type", "")
             return
         verb = self._verbs[envelope.type]
+        actor.become(actor.decode(envelope.headers.get(actor.HEADER)))  # a delivery has a task of its own
         with consumer_span(f"process {envelope.type}", envelope.headers) as span:
             run = self._answer if verb == "query" else self._handle
             outcome = await run(incoming, route)
@@ -202,10 +208,10 @@ def _parse(message: type[Message], envelope: Envelope) -> Message:
 
 
 def _failure(error: Exception, query: str) -> bytes:
-    """An error as it crosses: ``{"code", "message"}``. What we did not expect stays in our log."""
+    """An error as it crosses: the arguments of ``rebuild``. What we did not expect stays in our log."""
     if isinstance(error, Unfit):
         error = InvalidRequest(f"not a valid {query}: {error.detail}")
     elif not isinstance(error, ServiceError):
         log.error("a handler crashed", message=query, exc_info=error)
         error = ServiceError()
-    return json.dumps({"code": error.code, "message": error.message}).encode()
+    return json.dumps({"code": error.code, "message": error.message, "retry_after": error.retry_after}).encode()

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
+from libs.common import actor
 from libs.common.contracts.message import Message, Query
 from libs.common.errors import TooLarge
 from libs.common.telemetry import inject_trace
@@ -60,9 +61,14 @@ def checked(wire_name: str, body: bytes) -> bytes:
 
 
 def enclose(message: Message, *, message_id: str | None = None, deadline: float | None = None) -> Envelope:
-    """Encode once; ``deadline`` in seconds since the epoch. The current trace goes along. Raises ``TooLarge``."""
+    """Encode once; ``deadline`` in seconds since the epoch. The current trace and actor go along.
+
+    Raises ``TooLarge``.
+    """
     headers: dict[str, Any] = {}
     inject_trace(headers)
+    if (who := actor.current()) is not actor.SYSTEM:
+        headers[actor.HEADER] = actor.encode(who)
     if deadline is not None:
         headers[DEADLINE] = str(deadline)  # as text: a float in an AMQP table has 32 bits here, two minutes' precision
     body = checked(message.wire_name, message.model_dump_json().encode())

@@ -47,6 +47,7 @@ class _MemoryTransport:
         self._broker = broker
         self._consumers: list[Consumer] = []
         self.connected = True
+        self.connections = 1
 
     async def publish(self, envelope: Envelope, exchange: str, routing_key: str, *, mandatory: bool) -> None:
         if not self.connected:
@@ -74,7 +75,8 @@ class _MemoryTransport:
 
     async def stop_consuming(self) -> None:
         for consumer in self._consumers:
-            self._broker.cancel(consumer)
+            if not consumer.queue.spec.exclusive:
+                self._broker.cancel(consumer)
 
     def close(self) -> None:
         self.connected = False

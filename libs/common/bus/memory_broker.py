@@ -54,6 +54,7 @@ class MemoryBroker:
     def disconnect(self, consumer: "Consumer") -> None:
         held = [incoming.entry for incoming in consumer.held]
         consumer.held.clear()
+        consumer.gone = True
         self.cancel(consumer)
         consumer.queue.put_back(held)
 
@@ -63,12 +64,13 @@ class MemoryBroker:
 
 @dataclass(eq=False)
 class Consumer:
-    """``held``: delivered to it and not settled."""
+    """``held``: delivered to it and not settled. ``gone``: with its connection."""
 
     queue: "MemoryQueue"
     prefetch: int
     on_delivery: OnDelivery
     held: "set[MemoryIncoming]" = field(default_factory=set)
+    gone: bool = False
 
 
 @dataclass(eq=False)
@@ -91,6 +93,10 @@ class MemoryIncoming:
         self.settled = False
         self.entry = entry
         self._consumer = consumer
+
+    @property
+    def lost(self) -> bool:
+        return self._consumer.gone
 
     async def ack(self) -> None:
         if self._settle():

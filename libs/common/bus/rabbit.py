@@ -62,6 +62,7 @@ class _RabbitTransport:
         self._session: Session | None = None
         self._usable = asyncio.Event()
         self._last_trouble = ""
+        self.connections = 0
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["_RabbitTransport"]:
@@ -160,4 +161,5 @@ class _RabbitTransport:
             await session.stop_consuming()
         if not session.failed.is_set():
             self._session = session
+            self.connections += 1
             self._usable.set()

@@ -64,7 +64,7 @@ class Session:
         self.failed = asyncio.Event()
         self._on_failed = on_failed
         self._connection = _Connection(url)
-        self._consumers: dict[str, tuple[aiormq.Channel, str]] = {}
+        self._consumers: dict[str, tuple[Queue, aiormq.Channel, str]] = {}
         self._replies: dict[str, asyncio.Future[Envelope | None]] = {}
 
     async def open(self, retry_delays: Sequence[float]) -> None:
@@ -149,7 +149,7 @@ class Session:
             # A replica's own copies of events die with it anyway: not worth an acknowledgement each.
             consumer = await channel.basic_consume(queue.name, deliver, no_ack=queue.exclusive)
             assert consumer.consumer_tag is not None
-            self._consumers[queue.name] = channel, consumer.consumer_tag
+            self._consumers[queue.name] = queue, channel, consumer.consumer_tag
 
     async def take(self, queue: str) -> "RabbitIncoming | None":
         """The next message without consuming; back in its place when the session closes, unless acknowledged."""
@@ -160,8 +160,9 @@ class Session:
     async def stop_consuming(self) -> None:
         consumers = list(self._consumers.values())
         async with broker_step():
-            for channel, tag in consumers:
-                await channel.basic_cancel(tag)
+            for queue, channel, tag in consumers:
+                if not queue.exclusive:
+                    await channel.basic_cancel(tag)
 
     async def _channel(self, *, publisher_confirms: bool) -> aiormq.Channel:
         channel = cast(aiormq.Channel, await self._connection.channel(publisher_confirms=publisher_confirms))
@@ -188,6 +189,10 @@ class RabbitIncoming:
         self.settled = settled
         self._channel = message.channel
         self._tag = message.delivery_tag or 0
+
+    @property
+    def lost(self) -> bool:
+        return self._channel.is_closed
 
     async def ack(self) -> None:
         if self._first_time():

@@ -19,6 +19,10 @@ class Incoming(Protocol):
     @property
     def settled(self) -> bool: ...
 
+    @property
+    def lost(self) -> bool:
+        """Its connection is gone."""
+
     async def ack(self) -> None: ...
 
     async def nack(self, *, requeue: bool) -> None:
@@ -42,7 +46,11 @@ class Transport(Protocol):
     async def consume(self, listener: Listener, on_delivery: OnDelivery) -> None:
         """Declare the queue and consume from it, now and after every reconnect."""
 
-    async def stop_consuming(self) -> None: ...
+    async def stop_consuming(self) -> None:
+        """From all queues but exclusive ones."""
 
     @property
     def connected(self) -> bool: ...
+
+    @property
+    def connections(self) -> int: ...

@@ -7,7 +7,9 @@ from pydantic import Field
 from libs.common.contracts.message import Value
 
 Kind = Literal["chat", "generate", "embed", "load"]
-Priority = Literal["interactive", "batch"]
+Priority = Literal["interactive", "batch", "idle"]
+"""``batch`` waits until nobody interactive does, or long enough; ``idle`` takes only what nobody else wants."""
+
 EngineName = Literal["llama_cpp", "openai_http", "echo"]
 OutputFormat = Literal["json"] | dict[str, Any] | None
 Think = bool | Literal["low", "medium", "high", "max"] | None
@@ -57,6 +59,7 @@ class ModelRef(Value):
     projector: str | None = Field(None, description="blob digest of the GGUF that reads images")
     adapters: tuple[str, ...] = Field((), description="blob digests of LoRA adapters, as GGUF")
     size: int = Field(0, description="bytes of all layers")
+    kv_bytes_per_token: int = Field(0, description="of its attention cache, for each token of context; 0: not known")
     capabilities: tuple[str, ...] = ("completion",)
     context_length: int = Field(0, description="trained length in tokens; 0 if unknown")
     parameters: dict[str, Any] = Field({}, description="the model's default options")
@@ -66,6 +69,8 @@ class ModelRef(Value):
         (), description="a conversation stored with the model, before every other"
     )
     details: ModelDetails = ModelDetails()
+    organization_id: str = Field("default", description="whose it is")
+    shared: bool = Field(False, description="all organizations see it")
 
     @property
     def runner(self) -> str:
@@ -123,3 +128,23 @@ class RunningRequest(Value):
     request_id: str
     epoch: int
     runner: str = Field("", description="``ModelRef.runner``")
+    priority: Priority = "interactive"
+    preemptible: bool = Field(False, description="it has got on well enough to go on later elsewhere")
+    prompt_tokens: int = Field(0, description="worked on so far; 0: not known yet")
+    completion_tokens: int = Field(0, description="made so far, those of earlier attempts among them")
+
+
+class EndedRequest(Value):
+    """What journal and ledger both keep of a request. Times are seconds since the epoch."""
+
+    request_id: str
+    organization_id: str
+    user_id: str | None = None
+    key_id: str | None = None
+    model: str
+    kind: str
+    outcome: str
+    prompt_tokens: int
+    completion_tokens: int
+    accepted_at: float
+    finished_at: float

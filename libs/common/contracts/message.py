@@ -14,7 +14,7 @@ class Value(BaseModel):
 
 
 class Message(Value):
-    """Something that travels on the bus. Its wire name is ``<owner>.<Class>``, after its file and class."""
+    """Something that travels on the bus. Its wire name is ``<owner>.<Class>``, after its file (or folder) and class."""
 
     owner: ClassVar[str]
     wire_name: ClassVar[str]
@@ -22,8 +22,18 @@ class Message(Value):
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
-        cls.owner = cls.__module__.rpartition(".")[2]
+        cls.owner = _owner(cls.__module__)
         cls.wire_name = f"{cls.owner}.{cls.__name__}"
+        MESSAGES[cls.wire_name] = cls
+
+
+MESSAGES: dict[str, type[Message]] = {}
+"""Every message whose module has been imported, by wire name."""
+
+
+def _owner(module: str) -> str:
+    """``...contracts.auth`` and ``...contracts.auth.keys`` are both auth's."""
+    return module.partition(".contracts.")[2].partition(".")[0] or module.rpartition(".")[2]
 
 
 class Query(Message, Generic[Reply]):

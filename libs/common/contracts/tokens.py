@@ -22,6 +22,17 @@ class StreamError(msgspec.Struct, array_like=True, frozen=True):
 
     code: str
     message: str
+    retry_after: float | None = None
+    """Seconds until trying again may help."""
+
+
+class Queued(msgspec.Struct, array_like=True, frozen=True):
+    """A request's place in the queue when it came."""
+
+    position: int
+    """1 is next."""
+
+    estimated_wait_seconds: float | None
 
 
 class TopLogprob(msgspec.Struct, array_like=True, frozen=True):
@@ -74,6 +85,15 @@ class Frame(msgspec.Struct, array_like=True, frozen=True):
     end: StreamEnd | None = None
     logprobs: list[Logprob] = []
     """One for each generated token."""
+
+    queued: Queued | None = None
+    """Only in the frame with ``seq`` 0, which is in no log: the gateway is told once of a request that has to wait."""
+
+    @property
+    def least_tokens(self) -> int:
+        """So many tokens it was made of, or more: what can only be replayed has no ids."""
+        has_content = bool(self.text or self.thinking or self.tool_calls)
+        return max(len(self.token_ids), len(self.logprobs), int(has_content))
 
 
 def pack_vector(vector: Iterable[float]) -> bytes:

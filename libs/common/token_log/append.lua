@@ -5,7 +5,8 @@
 --       epoch, seq of its first frame, 1 if its last frame ends the request, number of frames, the frames.
 -- Returns per stream {status, last epoch, last seq}; status is one of
 --   ok      everything is in the log now (frames that were already there are not written twice)
---   fenced  a higher epoch owns this request: stop
+--   fenced  a higher epoch owns this request, or the log was lost with the mark of this epoch and a lower one has
+--           written what these frames would be: stop
 --   ended   the request has already ended: stop
 --   gap     frames between the log's end and these are missing (the log was lost): send again from last seq + 1
 local channel, ttl, final_ttl, longest = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
@@ -27,6 +28,7 @@ local function append(key, epoch, first, final, frames)
     return {'ended', last_epoch, last_seq}
   end
   if first > last_seq + 1 then return {'gap', last_epoch, last_seq} end
+  if last_epoch < epoch and first <= last_seq then return {'fenced', last_epoch, last_seq} end
   local wrote_end = false
   for i = last_seq - first + 2, #frames do
     last_seq = first + i - 1
@@ -35,7 +37,9 @@ local function append(key, epoch, first, final, frames)
     redis.call('XADD', key, 'MAXLEN', '~', longest, epoch .. '-' .. last_seq, field, frames[i])
     published[#published + 1] = frames[i]
   end
-  if wrote_end then redis.call('PEXPIRE', key, final_ttl)
+  if wrote_end then
+    redis.call('PEXPIRE', key, final_ttl)
+    redis.call('PEXPIRE', 'omx:card:' .. string.sub(key, #'omx:log:' + 1), final_ttl)
   elseif not entry then redis.call('PEXPIRE', key, ttl) end
   return {'ok', epoch, last_seq}
 end

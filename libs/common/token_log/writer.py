@@ -6,6 +6,7 @@ While one call is under way the next tokens gather, so the busier the worker, th
 import asyncio
 from collections import defaultdict
 from collections.abc import Iterable
+from io import StringIO
 from typing import Any
 
 import structlog
@@ -42,13 +43,16 @@ class RequestLog:
         self.channel = channel
         self._frames: list[bytes] = [encode_frame(frame) for frame in history]
         self._sent = len(self._frames)
-        self._text: list[str] = []
-        self._thinking: list[str] = []
+        self._text = StringIO()
+        self._thinking = StringIO()
         self._token_ids: list[int] = []
         self._tool_calls: list[dict[str, Any]] = []
         self._logprobs: list[Logprob] = []
-        self._end: StreamEnd | None = None
+        self._gathered = False
+        """There is something that is in no frame yet."""
+
         self._closed = False
+        self._applied = asyncio.Event()
         self._settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def write(
@@ -59,62 +63,79 @@ class RequestLog:
         tool_calls: Iterable[dict[str, Any]] = (),
         logprobs: Iterable[Logprob] = (),
     ) -> None:
-        """Thinking and what follows it get frames of their own. Raises ``Fenced`` if this attempt was overtaken."""
+        """Thinking and what follows it get frames of their own. Raises ``Fenced`` if this attempt was overtaken.
+
+        What cannot be written fails here, where it ends its own request, and not in the writer.
+        """
         if self._settled.done():
             self._settled.result()
         if thinking:
-            self._thinking.append(thinking)
-        if self._thinking and (text or tool_calls):
-            self._frames.append(encode_frame(self._gather()))
-        self._text.append(text)
+            self._thinking.write(thinking)
+        if self._thinking.tell() and (text or tool_calls):
+            self._close_frame()
+        self._text.write(text)
         self._token_ids.extend(token_ids)
         self._tool_calls.extend(tool_calls)
         self._logprobs.extend(logprobs)
+        self._gathered = True
+        if tool_calls:
+            self._close_frame()  # a model writes them: any JSON may come
         self._writer.wake(self)
 
     async def finish(self, end: StreamEnd) -> None:
         """Returns when the end is in the log. Raises ``Fenced``."""
-        self._end = end
+        self._close_frame(end)
+        self._closed = True
         self._writer.wake(self)
         await asyncio.shield(self._settled)
 
+    async def flush(self) -> None:
+        """Returns when all that was written is in the log. Raises ``Fenced``."""
+        while self._gathered or self._sent < len(self._frames):
+            if self._settled.done():
+                self._settled.result()
+            self._writer.wake(self)
+            self._applied.clear()
+            await self._applied.wait()
+
     def next_append(self) -> Append | None:
         """What is to be sent now: the frames not yet acknowledged, the last one made of what has gathered since."""
-        if self._text or (self._end is not None and not self._closed):
-            self._frames.append(encode_frame(self._gather()))
-            self._closed = self._end is not None
+        if self._gathered:
+            self._close_frame()
         if self._sent == len(self._frames) or self._settled.done():
             return None
         return Append(self.request_id, self.epoch, self._sent + 1, self._closed, self._frames[self._sent :])
 
-    def _gather(self) -> Frame:
+    def _close_frame(self, end: StreamEnd | None = None) -> None:
+        """Of all that has gathered."""
         frame = Frame(
             self.request_id,
             self.epoch,
             len(self._frames) + 1,
-            text="".join(self._text),
+            text=self._text.getvalue(),
             token_ids=self._token_ids,
-            thinking="".join(self._thinking),
+            thinking=self._thinking.getvalue(),
             tool_calls=self._tool_calls,
             logprobs=self._logprobs,
-            end=self._end,
+            end=end,
         )
-        self._text, self._thinking, self._token_ids, self._tool_calls, self._logprobs = [], [], [], [], []
-        return frame
+        self._text, self._thinking = StringIO(), StringIO()
+        self._token_ids, self._tool_calls, self._logprobs = [], [], []
+        self._gathered = False
+        self._frames.append(encode_frame(frame))
 
     def apply(self, outcome: Outcome) -> bool:
         """Take in what the log said; True if there is more to send."""
+        self._applied.set()
         if outcome.status in (Status.OK, Status.GAP):
             self._sent = outcome.last_seq
             if self._closed and self._sent == len(self._frames) and not self._settled.done():
                 self._settled.set_result(None)
         elif not self._settled.done():
-            error = Ended("it has ended") if outcome.status is Status.ENDED else Fenced("a newer attempt has begun")
+            error = Ended("it has ended") if outcome.status is Status.ENDED else Fenced("another attempt has the log")
             self._settled.set_exception(error)
             self._settled.exception()  # mark as retrieved: the attempt may be gone before it looks
-        return not self._settled.done() and (
-            self._sent < len(self._frames) or bool(self._text) or (not self._closed and self._end is not None)
-        )
+        return not self._settled.done() and (self._gathered or self._sent < len(self._frames))
 
 
 class LogWriter:

@@ -12,6 +12,7 @@ from libs.common.errors import ServiceError, StreamLost
 from libs.common.telemetry import mark_current_failed
 from services.gateway.api.door import Call
 from services.gateway.context import FrameStream
+from services.gateway.limits import LimitReached
 
 
 class Rendering(Protocol):
@@ -63,10 +64,13 @@ async def stream_answer(call: Call, model: ModelRef, task: InferenceTask, render
     stream = await _start(call, model, task)
     try:
         frames = aiter(stream)
-        return StreamedAnswer(stream, await _next(frames), frames, rendering)
+        first = await _next(frames)
     except BaseException:
         await stream.aclose()
         raise
+    finally:
+        call.answer_headers.update(stream.headers)
+    return StreamedAnswer(stream, first, frames, rendering)
 
 
 async def whole_answer(call: Call, model: ModelRef, task: InferenceTask) -> tuple[Frame, StreamEnd]:
@@ -96,11 +100,18 @@ async def whole_answer(call: Call, model: ModelRef, task: InferenceTask) -> tupl
                 return whole, frame.end
         raise StreamLost
     finally:
+        call.answer_headers.update(stream.headers)
         await stream.aclose()
 
 
 async def _start(call: Call, model: ModelRef, task: InferenceTask) -> FrameStream:
-    stream = await call.ctx.start_inference(call.ctx, call.caller, model, task)
+    try:
+        stream = await call.ctx.start_inference(
+            call.ctx, call.caller, model, task, priority=call.priority, deadline_seconds=call.deadline_seconds
+        )
+    except LimitReached as refusal:
+        call.answer_headers.update(refusal.headers)
+        raise
     call.name_request(stream.request_id)
     return stream
 

@@ -2,14 +2,23 @@
 
 import base64
 import binascii
+import ipaddress
 from collections.abc import Mapping
+from functools import cache
 
-from libs.common.contracts.auth import Identity
+import msgspec
+
+from libs.common import actor
+from libs.common.contracts.auth.identity import Identity
+from libs.common.contracts.permissions import Permission
 from libs.common.errors import Unauthenticated
 from services.gateway.context import Context
 from services.gateway.identity import is_ours
 
 ANONYMOUS = "anonymous"
+"""The user id and the role of callers without credentials."""
+
+ANONYMOUS_MAY = frozenset({Permission.MODEL_READ, Permission.INFERENCE_RUN})
 
 
 def credential(headers: Mapping[str, str]) -> str | None:
@@ -45,10 +54,39 @@ async def admit_caller(ctx: Context, headers: Mapping[str, str]) -> Identity:
     """As ``require_caller``, but lets callers without credentials in where the settings allow it.
 
     SDKs insist on some key, so a foreign one counts as none; a key or token of ours must be a good one.
-    On loopback they may manage models, as Ollama lets everybody who reaches it.
+    On loopback they may manage models, as Ollama lets everybody who reaches it; not those whom a proxy on this machine
+    brings, wherever they say they come from.
     """
-    given = credential(headers)
-    if ctx.settings.admits_anonymous and (given is None or not is_ours(given)):
-        role = "operator" if ctx.settings.on_loopback else "user"
-        return Identity(organization_id=ctx.settings.anonymous_organization, user_id=ANONYMOUS, role=role)
+    given, settings = credential(headers), ctx.settings
+    if settings.admits_anonymous and (given is None or not is_ours(given)):
+        forwarded = "forwarded" in headers or "x-forwarded-for" in headers
+        local = settings.on_loopback and not forwarded and _is_loopback(actor.current().ip)
+        if local or settings.anonymous_beyond_loopback:
+            return _anonymous(settings.anonymous_organization, manages=local)
     return await require_caller(ctx, headers)
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+@cache
+def _anonymous(organization: str, *, manages: bool) -> Identity:
+    permissions = ANONYMOUS_MAY | {Permission.MODEL_MANAGE} if manages else ANONYMOUS_MAY
+    return Identity(organization_id=organization, user_id=ANONYMOUS, role=ANONYMOUS, permissions=permissions)
+
+
+def act_for(caller: Identity) -> None:
+    """From here on this task, and every message it sends, says on whose behalf."""
+    actor.become(
+        msgspec.structs.replace(
+            actor.current(),
+            organization_id=caller.organization_id,
+            user_id=caller.user_id,
+            key_id=caller.key_id or "",
+            session_id=caller.session_id or "",
+        )
+    )

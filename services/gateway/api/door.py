@@ -1,28 +1,39 @@
 """How a request enters, whatever its dialect: caller, body, handler, answer; refused in the dialect's own words."""
 
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Any
+from typing import Any, Final
 
+import msgspec
 import structlog
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from libs.common.contracts.auth import Identity
-from libs.common.errors import RequestCancelled, ServiceError
+from libs.common import actor
+from libs.common.contracts.auth.identity import Identity
+from libs.common.contracts.inference import Priority
+from libs.common.contracts.permissions import Permission
+from libs.common.errors import InvalidRequest, RequestCancelled, ServiceError
 from libs.common.telemetry import mark_current_failed, server_span
-from libs.common.web import RETRY_AFTER_SECONDS
-from services.gateway.api.caller import admit_caller
+from libs.common.web import retry_after_header
+from services.gateway.api.caller import act_for, admit_caller
 from services.gateway.api.connection import while_connected
 from services.gateway.api.guard import REQUEST_ID
 from services.gateway.api.json_body import parse_json, read_body
 from services.gateway.context import Context
-from services.gateway.permissions import Permission, check
+from services.gateway.permissions import check
 
 log = structlog.get_logger(__name__)
+
+DEADLINE: Final = "X-Deadline-Ms"
+"""How long the caller waits for the end of an inference; without effect elsewhere."""
+
+_MILLISECONDS: Final = re.compile(r"[0-9]{1,12}", re.ASCII)
 
 
 class Body(Enum):
@@ -43,10 +54,17 @@ class Call:
     headers: Headers
     scope: Scope
     body: Any
+    priority: Priority = "interactive"
+    deadline_seconds: float | None = None
+    """None: as long as the settings allow."""
+
+    answer_headers: dict[str, str] = field(default_factory=dict)
+    """Sent with whatever is answered."""
 
     def name_request(self, request_id: str) -> None:
         """Answer with this X-Request-Id, not with one that means nothing elsewhere."""
         self.scope[REQUEST_ID] = request_id
+        actor.become(msgspec.structs.replace(actor.current(), request_id=request_id))
 
 
 Handler = Callable[[Call], Awaitable[Response]]
@@ -56,7 +74,17 @@ RenderError = Callable[[ServiceError], Response]
 class Door:
     """An ASGI endpoint. The handler and its response run only while the client is there."""
 
-    def __init__(self, handler: Handler, render_error: RenderError, permission: Permission, body: Body) -> None:
+    def __init__(
+        self,
+        handler: Handler,
+        render_error: RenderError,
+        permission: Permission,
+        body: Body,
+        *,
+        downloads: bool = False,
+    ) -> None:
+        """``downloads``: what it answers takes as long as the bytes of a blob."""
+        self._transfers = downloads or body is Body.STREAM
         self._handler = handler
         self._render_error = render_error
         self._permission = permission
@@ -79,26 +107,37 @@ class Door:
     async def _enter(self, request: Request) -> Call:
         ctx: Context = request.app.state.context
         caller = await admit_caller(ctx, request.headers)
+        act_for(caller)
         check(caller, self._permission)
-        return Call(ctx, caller, request.headers, request.scope, await self._read(request, ctx))
+        deadline_seconds = _deadline_seconds(request.headers, ctx.settings.request_deadline_seconds)
+        body = await self._read(request, ctx)
+        return Call(ctx, caller, request.headers, request.scope, body, deadline_seconds=deadline_seconds)
 
     async def _read(self, request: Request, ctx: Context) -> Any:
         match self._body:
             case Body.NONE:
                 return None
             case Body.JSON:
-                content = await read_body(request.receive, request.headers, ctx.settings.max_body_bytes)
+                content = await read_body(
+                    request.receive,
+                    request.headers,
+                    ctx.settings.max_body_bytes,
+                    lambda: ctx.transfers.one_more(ctx.settings.transfers_per_caller),
+                )
                 return await parse_json(content)
             case Body.STREAM:
                 return _chunks(request.receive)
 
     async def _answer(self, call: Call, receive: Receive, send: Send) -> None:
-        with server_span(f"{call.scope['method']} {call.scope['path']}", call.headers):
-            response = await self._respond(call)
+        with server_span(f"{call.scope['method']} {call.scope['path']}", call.headers), ExitStack() as stack:
+            response = await self._respond(call, stack)
+            response.headers.update(call.answer_headers)
             await response(call.scope, receive, send)
 
-    async def _respond(self, call: Call) -> Response:
+    async def _respond(self, call: Call, until_answered: ExitStack) -> Response:
         try:
+            if self._transfers:
+                until_answered.enter_context(call.ctx.transfers.one_more(call.ctx.settings.transfers_per_caller))
             return await self._handler(call)
         except Exception as error:
             return self._refuse(error)
@@ -111,9 +150,20 @@ class Door:
         if error.status >= 500:
             mark_current_failed(error.code)
         response = self._render_error(error)
-        if error.status == 503:
-            response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+        response.headers.update(retry_after_header(error.status, error.retry_after))
         return response
+
+
+def _deadline_seconds(headers: Headers, longest: float) -> float | None:
+    """Raises ``InvalidRequest``."""
+    given = headers.get(DEADLINE)
+    if given is None:
+        return None
+    if not _MILLISECONDS.fullmatch(given) or not 0 < int(given) <= longest * 1000:
+        raise InvalidRequest(
+            f"{DEADLINE} must be a whole number of milliseconds above 0 and at most {longest * 1000:.0f}"
+        )
+    return int(given) / 1000
 
 
 async def _chunks(receive: Receive) -> AsyncIterator[bytes]:

@@ -5,7 +5,8 @@ Keys match in any case, the last duplicate wins, null is unset, unknown keys and
 
 import asyncio
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from itertools import islice
 from typing import Any, NoReturn
 
@@ -13,8 +14,10 @@ import orjson
 from starlette.types import Receive
 
 from libs.common.errors import InvalidRequest, RequestCancelled, TooLarge
+from services.gateway.api.connection import in_time
 
 PARSE_IN_THREAD_BYTES = 256 * 1024
+LONG_BODY_BYTES = 1024 * 1024
 LARGEST_INT = 2**63 - 1
 MOST_OBJECTS = 10_000
 DEEPEST_DATA = 100
@@ -23,22 +26,34 @@ MOST_DATA = 100_000
 """Values within such a value: they are looked at on the event loop."""
 
 
-async def read_body(receive: Receive, headers: Mapping[str, str], limit: int) -> bytes:
-    """The whole body. Raises ``TooLarge`` as soon as it is known to exceed ``limit`` bytes."""
+async def read_body(
+    receive: Receive,
+    headers: Mapping[str, str],
+    limit: int,
+    while_long: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> bytes:
+    """The whole body. ``while_long``: entered when more than ``LONG_BODY_BYTES`` have come, until all have.
+
+    Raises ``TooLarge`` as soon as it is known to exceed ``limit`` bytes, and ``Unavailable`` if it stops coming.
+    """
     declared = headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
         raise TooLarge
-    chunks, size, more = [], 0, True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise RequestCancelled
-        chunks.append(message.get("body", b""))
-        size += len(chunks[-1])
-        if size > limit:
-            raise TooLarge
-        more = message.get("more_body", False)
-    return b"".join(chunks)
+    chunks, size = [], 0
+    message = await receive()  # without a timer: it is mostly there, and all of it
+    with ExitStack() as until_read:
+        while True:
+            if message["type"] == "http.disconnect":
+                raise RequestCancelled
+            chunks.append(message.get("body", b""))
+            before, size = size, size + len(chunks[-1])
+            if size > limit:
+                raise TooLarge
+            if not message.get("more_body", False):
+                return b"".join(chunks)
+            if before <= LONG_BODY_BYTES < size:
+                until_read.enter_context(while_long())
+            message = await in_time(receive())
 
 
 async def parse_json(body: bytes) -> Any:

@@ -1,6 +1,5 @@
 """An answer of the registry's HTTP door on its way to the client, as it comes."""
 
-import asyncio
 from collections.abc import Iterable, Mapping
 
 import aiohttp
@@ -8,7 +7,7 @@ import structlog
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from services.gateway.registry_http import PAUSE_SECONDS
+from services.gateway.api.connection import send_in_time
 
 log = structlog.get_logger(__name__)
 
@@ -24,14 +23,9 @@ class RelayedAnswer(Response):
         self._answer = answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        loop = asyncio.get_running_loop()
         try:
-            async with self._answer, asyncio.timeout(PAUSE_SECONDS) as patience:
-                await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-                async for chunk in self._answer.content.iter_any():
-                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
-                    patience.reschedule(loop.time() + PAUSE_SECONDS)
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
+            async with self._answer:
+                await send_in_time(self, aiter(self._answer.content.iter_any()), send)
         except (aiohttp.ClientError, TimeoutError) as error:
             # The status was sent: an answer that ends before its announced length is all that can still be said.
             log.warning("a transfer from the registry broke off", path=scope["path"], error=repr(error))

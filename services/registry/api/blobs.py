@@ -4,7 +4,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from libs.common.errors import NotFound
-from services.registry import blobs, catalog
+from services.registry import blobs, catalog, holdings
 from services.registry.api.door import BlobResponse, Ctx, body_of
 
 router = APIRouter(prefix="/blobs")
@@ -18,17 +18,17 @@ async def blob(digest: str, ctx: Ctx) -> BlobResponse:
 @router.head("/{digest}")
 async def is_there(digest: str, ctx: Ctx) -> BlobResponse:
     """Who asks means to use it: it is kept for a while from now, even if no model needs it."""
-    found = await ctx.blobs.renew(blobs.checked(digest))
+    found = await holdings.renew(ctx, blobs.checked(digest))
     if found is None:
         raise NotFound
     return BlobResponse(ctx, found)
 
 
 @router.post("/{digest}")
-async def store(digest: str, request: Request, ctx: Ctx) -> Response:
-    """201, or 200 if it is there already; then the body is not read."""
+async def store(digest: str, request: Request, ctx: Ctx, *, anew: bool = False) -> Response:
+    """201, or 200 if it is there already; then the body is not read. ``anew``: it is, all the same."""
     wanted = blobs.checked(digest)
-    if await ctx.blobs.renew(wanted):
+    if not anew and await holdings.renew(ctx, wanted):
         return Response(status_code=200)
-    await ctx.blobs.receive(wanted, body_of(request, ctx.settings.max_blob_bytes))
+    await holdings.receive(ctx, wanted, body_of(request, ctx.settings.max_blob_bytes))
     return Response(status_code=201)

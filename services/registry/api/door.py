@@ -9,6 +9,8 @@ from fastapi import Depends, Request
 from starlette.requests import ClientDisconnect
 from starlette.responses import FileResponse
 
+from libs.common import actor
+from libs.common.database import EVERY_ORGANIZATION
 from libs.common.errors import RequestCancelled, TooLarge, Unauthenticated
 from services.registry.blobs import Blob
 from services.registry.context import Context
@@ -18,11 +20,16 @@ PAUSE_SECONDS: Final = 120.0
 
 
 async def _context_for_services(request: Request) -> Context:
-    """Raises ``Unauthenticated`` unless the caller shows the token that workers and gateways share with us."""
+    """Raises ``Unauthenticated`` unless the caller shows the token that workers and gateways share with us.
+
+    A gateway says on whose behalf it asks; a worker works for all.
+    """
     ctx: Context = request.app.state.context
     expected = f"Bearer {ctx.settings.blob_token.get_secret_value()}"
     if not compare_digest(request.headers.get("authorization", "").encode(), expected.encode()):
         raise Unauthenticated
+    said = request.headers.get(actor.HEADER)
+    actor.become(actor.Actor(organization_id=EVERY_ORGANIZATION) if said is None else actor.decode(said))
     return ctx
 
 

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from libs.common.errors import InvalidRequest, NotFound, OutOfRange
-from services.registry import blobs, catalog, manifests, names, uploads
+from services.registry import blobs, catalog, holdings, manifests, names, uploads
 from services.registry.api.door import BlobResponse, Ctx, body_of
 from services.registry.context import Context
 from services.registry.store import repositories
@@ -70,7 +70,7 @@ async def blob(name: str, digest: str, ctx: Ctx) -> Response:
 async def is_there(name: str, digest: str, ctx: Ctx) -> Response:
     """Who pushes asks this first, so the blob is kept for a while from now, even if no model needs it yet."""
     names.parse(name)
-    found = await ctx.blobs.renew(blobs.checked(digest))
+    found = await holdings.renew(ctx, blobs.checked(digest))
     if found is None:
         raise NotFound("blob unknown to registry")
     return BlobResponse(ctx, found)
@@ -81,11 +81,11 @@ async def begin_upload(name: str, request: Request, ctx: Ctx, mount: str = "", d
     """201 for a blob that is there already (``mount``) or came with this request (``digest``), otherwise 202."""
     names.parse(name)
     known = blobs.normalised(mount)
-    if known is not None and await ctx.blobs.renew(known):
+    if known is not None and await holdings.renew(ctx, known):
         return _created(f"/v2/{name}/blobs/{known}", known)
     if digest and request.headers.get("content-length") != "0":
         wanted = blobs.checked(digest)
-        await ctx.blobs.receive(wanted, body_of(request, ctx.settings.max_blob_bytes))
+        await holdings.receive(ctx, wanted, body_of(request, ctx.settings.max_blob_bytes))
         return _created(f"/v2/{name}/blobs/{wanted}", wanted)
     return _under_way(name, await uploads.begin(ctx), 0, status=202)
 
@@ -109,7 +109,7 @@ async def finish_upload(name: str, upload: str, request: Request, ctx: Ctx, dige
         await _append(ctx, upload, request)
         await uploads.finish(ctx, upload, wanted)
     except NotFound:
-        if await ctx.blobs.renew(wanted) is None:
+        if await holdings.renew(ctx, wanted) is None:
             raise
     return _created(f"/v2/{name}/blobs/{wanted}", wanted)
 

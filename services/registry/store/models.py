@@ -1,7 +1,12 @@
-"""The SQL of models: a row is what a name points to."""
+"""The SQL of models: a row is what a name points to, in one organization.
 
+An organization sees its own and the shared ones of the operating organization; a name of its own comes first.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final, LiteralString
 
 from psycopg.rows import class_row
 
@@ -25,6 +30,22 @@ class Content:
     contents: Contents
 
 
+SEEN: Final[LiteralString] = """
+    select id, host, namespace, model, tag, digest, size, manifest as manifest_text, weights, facts::text as facts_json,
+    contents::text as contents_json, modified_at, organization_id, sees(organization_id) as own, shared, created_by,
+    created_at, tags, description, version
+    from models
+"""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What was changed by saving."""
+
+    id: int
+    shared: bool
+
+
 @dataclass(frozen=True)
 class StoredModel:
     id: int
@@ -39,6 +60,16 @@ class StoredModel:
     facts_json: str
     contents_json: str
     modified_at: datetime
+    organization_id: str
+    own: bool
+    """Of the organization that the transaction works for."""
+
+    shared: bool
+    created_by: str
+    created_at: datetime
+    tags: list[str]
+    description: str
+    version: int
 
     @property
     def name(self) -> ModelName:
@@ -63,11 +94,11 @@ async def find_model(tx: Transaction, name: ModelName) -> StoredModel | None:
     """Whatever the spelling of ``name``."""
     async with tx.cursor(row_factory=class_row(StoredModel)) as cursor:
         await cursor.execute(
-            """
-            select id, host, namespace, model, tag, digest, size, manifest as manifest_text, weights,
-                   facts::text as facts_json, contents::text as contents_json, modified_at
-            from models where (lower(host), lower(namespace), lower(model), lower(tag))
-                            = (lower(%s), lower(%s), lower(%s), lower(%s))
+            SEEN
+            + """
+            where (lower(host), lower(namespace), lower(model), lower(tag))
+                = (lower(%s), lower(%s), lower(%s), lower(%s))
+            order by own desc limit 1
             """,
             [name.host, name.namespace, name.model, name.tag],
         )
@@ -75,16 +106,25 @@ async def find_model(tx: Transaction, name: ModelName) -> StoredModel | None:
 
 
 async def list_models(tx: Transaction) -> list[StoredModel]:
-    """Newest first."""
+    """Shared ones that a name of the organization's own hides come before it."""
     async with tx.cursor(row_factory=class_row(StoredModel)) as cursor:
-        await cursor.execute(
-            """
-            select id, host, namespace, model, tag, digest, size, manifest as manifest_text, weights,
-                   facts::text as facts_json, contents::text as contents_json, modified_at
-            from models order by modified_at desc, id
-            """
-        )
+        await cursor.execute(SEEN + "order by own, modified_at, id desc")
         return await cursor.fetchall()
+
+
+async def names_of(tx: Transaction, digest: str) -> list[ModelName]:
+    """Models that have this blob (``sha256:``), in any version, or whose manifest it is."""
+    rows = await tx.execute(
+        """
+        select host, namespace, model, tag from models
+        where digest = %(hex)s
+           or exists (select from model_layers where model_id = models.id and model_layers.digest = %(digest)s)
+           or exists (select from model_versions kept where model_id = models.id
+                      and (%(digest)s = any (layers) or kept.digest = %(hex)s))
+        """,
+        {"digest": digest, "hex": digest.removeprefix("sha256:")},
+    )
+    return [ModelName(*parts) for parts in await rows.fetchall()]
 
 
 async def find_facts(tx: Transaction, weights: str) -> GgufInfo | None:
@@ -94,21 +134,28 @@ async def find_facts(tx: Transaction, weights: str) -> GgufInfo | None:
     return GgufInfo.model_validate_json(row[0]) if row else None
 
 
-async def lock_name(tx: Transaction, name: ModelName) -> None:
+async def lock_name(tx: Transaction, organization: str, name: ModelName) -> None:
     """Until the transaction ends nobody else saves this name, on any replica; its file and its row stay one."""
-    await tx.execute("select pg_advisory_xact_lock(hashtext(lower(%s)))", [name.display])
+    await tx.execute("select pg_advisory_xact_lock(hashtext(%s))", [f"{organization}/{name.display}".lower()])
 
 
-async def spelling(tx: Transaction, name: ModelName) -> ModelName:
-    """With the spelling that its parts have already, part by part from the left."""
+async def spelling(tx: Transaction, organization: str, name: ModelName) -> ModelName:
+    """With the spelling that its parts have already in this organization, part by part from the left."""
     rows = await tx.execute(
         """
-        select host, namespace, model, tag from models where lower(host) = lower(%(host)s)
+        select host, namespace, model, tag from models
+        where organization_id = %(organization)s and lower(host) = lower(%(host)s)
         order by lower(namespace) = lower(%(namespace)s) desc, lower(model) = lower(%(model)s) desc,
                  lower(tag) = lower(%(tag)s) desc, id
         limit 1
         """,
-        {"host": name.host, "namespace": name.namespace, "model": name.model, "tag": name.tag},
+        {
+            "organization": organization,
+            "host": name.host,
+            "namespace": name.namespace,
+            "model": name.model,
+            "tag": name.tag,
+        },
     )
     existing = await rows.fetchone()
     if existing is None:
@@ -121,29 +168,65 @@ async def spelling(tx: Transaction, name: ModelName) -> ModelName:
     return ModelName(*parts)
 
 
-async def save_model(tx: Transaction, name: ModelName, content: Content) -> bool:
-    """False if the name pointed to this manifest already: then nothing changes, not even the time."""
+async def save_model(
+    tx: Transaction, organization: str, name: ModelName, content: Content, *, created_by: str, shared: bool
+) -> Saved | None:
+    """None if the name pointed to this manifest already: then nothing changes, not even the time.
+
+    Who made it and who sees it is said when it is new, and stays.
+    """
     manifest = content.manifest
     rows = await tx.execute(
         """
-        insert into models (host, namespace, model, tag, digest, manifest, size, weights, facts, contents)
-        values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
-        on conflict (lower(host), lower(namespace), lower(model), lower(tag)) do update set
+        insert into models (organization_id, created_by, shared,
+                            host, namespace, model, tag, digest, manifest, size, weights, facts, contents)
+        values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+        on conflict (organization_id, lower(host), lower(namespace), lower(model), lower(tag)) do update set
             digest = excluded.digest, manifest = excluded.manifest, size = excluded.size, weights = excluded.weights,
             facts = excluded.facts, contents = excluded.contents, modified_at = now()
         where models.digest <> excluded.digest
-        returning id
+        returning id, shared
         """,
         [
+            *(organization, created_by, shared),
             *(name.host, name.namespace, name.model, name.tag, manifest.digest, manifest.text, manifest.size),
             *(content.weights, content.facts.model_dump_json(), content.contents.model_dump_json()),
         ],
     )
-    saved = await rows.fetchone()
-    if saved is None:
-        return False
-    await _save_layers(tx, int(saved[0]), manifest)
-    return True
+    row = await rows.fetchone()
+    if row is None:
+        return None
+    saved = Saved(*row)
+    await _save_layers(tx, saved.id, manifest)
+    return saved
+
+
+async def change_model(
+    tx: Transaction, model_id: int, tags: Sequence[str], description: str, *, shared: bool, expected_version: int | None
+) -> bool:
+    """False if its version is another."""
+    changed = await tx.execute(
+        """
+        update models set tags = %(tags)s, description = %(description)s, shared = %(shared)s, version = version + 1
+        where id = %(id)s and (%(expected)s::integer is null or version = %(expected)s)
+        """,
+        {
+            "id": model_id,
+            "tags": list(tags),
+            "description": description,
+            "shared": shared,
+            "expected": expected_version,
+        },
+    )
+    return changed.rowcount == 1
+
+
+async def models_of(tx: Transaction, organization: str) -> list[tuple[int, ModelName]]:
+    """All that belong to it."""
+    rows = await tx.execute(
+        "select id, host, namespace, model, tag from models where organization_id = %s", [organization]
+    )
+    return [(number, ModelName(*parts)) for number, *parts in await rows.fetchall()]
 
 
 async def delete_model(tx: Transaction, model_id: int) -> None:

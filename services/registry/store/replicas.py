@@ -4,7 +4,7 @@ import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Literal, LiteralString
+from typing import Final, Literal
 
 from psycopg.rows import class_row
 
@@ -191,31 +191,34 @@ async def blobs_to_drop(tx: Transaction, node: str) -> list[str]:
 
 
 async def find_peers(tx: Transaction, digest: str, asker: str, silent_seconds: float, most: int) -> list[StoredPeer]:
-    """Workers of other nodes that have the blob, the healthiest first, equals in any order."""
+    """Workers of other nodes that have the blob, the healthiest first, equals in any order.
+
+    Of those that were started one after the other at the same address, only the last one is there.
+    """
     async with tx.cursor(row_factory=class_row(StoredPeer)) as cursor:
         await cursor.execute(
             """
-            select url, key from peers join cached_blobs using (node)
-            where digest = %s and verified_at is not null and node <> %s
-              and heard_at > now() - make_interval(secs => %s)
-            order by health desc, random() limit %s
+            select url, key from (
+                select distinct on (url) url, key, health from peers join cached_blobs using (node)
+                where digest = %s and verified_at is not null and node <> %s
+                  and heard_at > now() - make_interval(secs => %s)
+                order by url, heard_at desc
+            ) as latest order by health desc, random() limit %s
             """,
             [digest, asker, silent_seconds, most],
         )
         return await cursor.fetchall()
 
 
-async def is_model(tx: Transaction, digest: str) -> bool:
-    return await _exists(tx, "select exists (select from models where digest = %s)", digest)
+async def models_seen(tx: Transaction, digest: str) -> list[bool]:
+    """For each model of this digest that the transaction sees, whether it is the organization's own."""
+    rows = await tx.execute("select sees(organization_id) from models where digest = %s", [digest])
+    return [bool(own) for (own,) in await rows.fetchall()]
 
 
 async def was_replicated(tx: Transaction, digest: str) -> bool:
-    return await _exists(tx, "select exists (select from model_replicas where model_digest = %s)", digest)
-
-
-async def _exists(tx: Transaction, statement: LiteralString, digest: str) -> bool:
-    found = await (await tx.execute(statement, [digest])).fetchone()
-    return found is not None and bool(found[0])
+    rows = await tx.execute("select from model_replicas where model_digest = %s limit 1", [digest])
+    return await rows.fetchone() is not None
 
 
 async def list_nodes(tx: Transaction, model_digest: str, silent_seconds: float) -> list[StoredNode]:

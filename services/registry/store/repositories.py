@@ -25,8 +25,9 @@ async def tags(tx: Transaction, repository: ModelName, *, after: str, limit: int
     """In the order of their bytes."""
     rows = await tx.execute(
         """
-        select tag from models where (lower(host), lower(namespace), lower(model)) = (lower(%s), lower(%s), lower(%s))
-                                 and tag collate "C" > %s order by tag collate "C" limit %s
+        select distinct tag collate "C" as tag from models
+        where (lower(host), lower(namespace), lower(model)) = (lower(%s), lower(%s), lower(%s)) and tag collate "C" > %s
+        order by tag limit %s
         """,
         [repository.host, repository.namespace, repository.model, after, limit],
     )

@@ -10,6 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final, TypeVar
 
@@ -36,6 +37,15 @@ STATE: Final = 0
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
+class Owner:
+    """The organization a blob is fetched for, and how to tell whether it has it already: bytes that are here because of
+    others are no reason not to fetch them."""
+
+    organization: str
+    find: Callable[[], Awaitable[Blob | None]]
+
+
 class Download:
     """``on_progress`` gets the number of bytes that are there, each time there are more."""
 
@@ -48,6 +58,7 @@ class Download:
         remote: Remote,
         blob: Blob,
         on_progress: Callable[[int], None],
+        owner: Owner,
     ) -> None:
         self._store = store
         self._settings = settings
@@ -56,8 +67,9 @@ class Download:
         self._blob = blob
         self._url = remote.base / "blobs" / blob.digest
         self._on_progress = on_progress
-        self._path = store.partial_path(blob.digest)
-        self._state = store.partial_path(blob.digest, STATE)
+        self._owner = owner
+        self._path = store.partial_path(blob.digest, owner=owner.organization)
+        self._state = store.partial_path(blob.digest, STATE, owner.organization)
         self._parts: list[Part] = []
         self._saving = asyncio.Lock()
         self._save_at = 0.0
@@ -69,7 +81,7 @@ class Download:
         What has come stays for the next time, unless its bytes turn out to be wrong.
         """
         with await self._lock() as file:
-            if await self._store.find(self._blob.digest) is not None:
+            if await self._owner.find() is not None:
                 await asyncio.to_thread(self._path.unlink)
                 return
             self._parts = await asyncio.to_thread(self._prepare, file)

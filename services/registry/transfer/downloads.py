@@ -12,13 +12,13 @@ from yarl import URL
 
 from services.registry.blobs import Blob, BlobStore
 from services.registry.settings import Settings
-from services.registry.transfer.download import Download
+from services.registry.transfer.download import Download, Owner
 from services.registry.transfer.remote import Remote
 
 OnProgress = Callable[[int], None]
 
-Key = tuple[URL, str]
-"""Of the repository, and the digest."""
+Key = tuple[str, URL, str]
+"""The organization, the address of the repository, and the digest."""
 
 
 @dataclass(eq=False)
@@ -42,13 +42,13 @@ class Downloads:
         self._streams = asyncio.Semaphore(settings.transfer_streams)
         self._running: dict[Key, Shared] = {}
 
-    async def fetch(self, remote: Remote, blob: Blob, on_progress: OnProgress) -> None:
+    async def fetch(self, remote: Remote, blob: Blob, on_progress: OnProgress, owner: Owner) -> None:
         """Returns when the blob is in the store. ``on_progress`` gets the bytes that are there.
 
         Raises what ``Download.run`` raises, also to those who share it.
         """
-        key = remote.base, blob.digest
-        shared = self._running.get(key) or self._start(key, remote, blob)
+        key = owner.organization, remote.base, blob.digest
+        shared = self._running.get(key) or self._start(key, remote, blob, owner)
         assert shared.task is not None
         shared.waiting.append(on_progress)
         if shared.completed:
@@ -62,10 +62,16 @@ class Downloads:
                 shared.task.cancel()
                 await asyncio.wait({shared.task})
 
-    def _start(self, key: Key, remote: Remote, blob: Blob) -> Shared:
+    def _start(self, key: Key, remote: Remote, blob: Blob, owner: Owner) -> Shared:
         shared = self._running[key] = Shared()
         download = Download(
-            self._store, self._settings, self._streams, remote=remote, blob=blob, on_progress=shared.progressed
+            self._store,
+            self._settings,
+            self._streams,
+            remote=remote,
+            blob=blob,
+            on_progress=shared.progressed,
+            owner=owner,
         )
         shared.task = asyncio.create_task(download.run(), name=f"download of {blob.digest}")
         shared.task.add_done_callback(lambda _: self._forget(key, shared))

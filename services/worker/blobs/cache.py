@@ -3,7 +3,8 @@
 import asyncio
 import errno
 import fcntl
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -30,6 +31,11 @@ PAUSES_SECONDS: Final = (1.0, 2.0, 4.0)
 """Between attempts that bring nothing: a registry that restarts is back by then. The first one makes no pause."""
 
 LOCK_POLL_SECONDS: Final = 0.1
+
+InUse = Callable[[], Collection[str]]
+"""Digests of blobs that must stay, asked anew each time: a fetch takes long."""
+
+FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 Fingerprint = tuple[Path, int, int]
 """Path, size and modification time in nanoseconds."""
@@ -64,10 +70,16 @@ class BlobCache:
         self._verified: set[Fingerprint | None] = set()
         """Of files that this process has checked as a whole."""
 
-    async def fetch(self, digest: str) -> Path:
-        """The file of this blob, its digest checked. Raises ``ModelLoadFailed``, ``Unavailable`` without a registry."""
+        self._used_at: dict[str, float] = {}
+
+    async def fetch(self, digest: str, in_use: InUse | None = None) -> Path:
+        """The file of this blob, its digest checked. Raises ``ModelLoadFailed``, ``Unavailable`` without a registry.
+
+        When the disk is full, blobs that are not ``in_use`` are deleted for it; None: it is not worth that.
+        """
         blob = BlobFiles.of(self._directory, digest)
-        return await self._fetches.run(digest, partial(self._fetch, blob))
+        self._used_at[digest] = time.monotonic()
+        return await self._fetches.run(digest, partial(self._fetch, blob, in_use))
 
     async def read(self, digest: str, start: int, length: int) -> bytes:
         """A part of a blob, every chunk of it verified. Raises ``NotFound``, also when it turns out to be damaged."""
@@ -98,7 +110,7 @@ class BlobCache:
             return
         async with self._locked(blob):
             await asyncio.to_thread(blob.remove)
-        log.info("a blob was deleted that no model needs", digest=digest)
+        log.info("a blob was deleted", digest=digest)
         self.changed.set()
 
     async def scrub(self, digest: str, throttle: Throttle) -> None:
@@ -122,19 +134,34 @@ class BlobCache:
         await self._fetches.close()
         await self._checks.close()
 
-    async def _fetch(self, blob: BlobFiles) -> Path:
-        try:
-            await asyncio.to_thread(self._directory.mkdir, parents=True, exist_ok=True)
-            async with self._locked(blob):
-                if not await asyncio.to_thread(self._is_good, blob):
-                    await self._obtain(blob)
-                    self._verified.add(await asyncio.to_thread(_fingerprint, blob.blob))
-        except OSError as error:
-            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-                await asyncio.to_thread(blob.discard_partial)
-                raise ModelLoadFailed(f"no space is left in {self._directory} for the model") from error
-            raise ModelLoadFailed(f"the model could not be stored: {error}") from error
-        return blob.blob
+    async def _fetch(self, blob: BlobFiles, in_use: InUse | None) -> Path:
+        while True:
+            try:
+                await asyncio.to_thread(self._directory.mkdir, parents=True, exist_ok=True)
+                async with self._locked(blob):
+                    await self._store(blob)
+                return blob.blob
+            except OSError as error:
+                if error.errno not in FULL:
+                    raise ModelLoadFailed(f"the model could not be stored: {error}") from error
+                if in_use is None or not await self._make_room(in_use):
+                    await asyncio.to_thread(blob.discard_partial)
+                    raise ModelLoadFailed(f"no space is left in {self._directory} for the model") from error
+
+    async def _store(self, blob: BlobFiles) -> None:
+        if not await asyncio.to_thread(self._is_good, blob):
+            await self._obtain(blob)
+            self._verified.add(await asyncio.to_thread(_fingerprint, blob.blob))
+
+    async def _make_room(self, in_use: InUse) -> bool:
+        """Delete the blob used longest ago of those that need not be kept. False if there is none."""
+        stored = await asyncio.to_thread(files.removable, self._directory)
+        keep = in_use()
+        unused = [digest for digest in stored if digest not in keep and digest not in self._fetches]
+        if not unused:
+            return False
+        await self.drop(min(unused, key=lambda digest: self._used_at.get(digest, 0.0)))
+        return True
 
     async def _obtain(self, blob: BlobFiles) -> None:
         """Raises ``ModelLoadFailed``, ``Unavailable``, ``OSError``."""

@@ -254,6 +254,18 @@ def digests(directory: Path) -> list[str]:
     return sorted(name for name in names if _DIGEST.fullmatch(name))
 
 
+def removable(directory: Path) -> list[str]:
+    """Blobs whose deletion gives space back: not those whose file is also somebody else's."""
+    return [digest for digest in digests(directory) if _links(BlobFiles.of(directory, digest).blob) == 1]
+
+
+def _links(path: Path) -> int:
+    try:
+        return path.stat().st_nlink
+    except FileNotFoundError:
+        return 0
+
+
 def describe_all(directory: Path) -> tuple[CachedBlob, ...]:
     described = (BlobFiles.of(directory, digest).describe() for digest in digests(directory))
     return tuple(blob for blob in described if blob is not None)

@@ -14,6 +14,7 @@ class EngineConfig:
 
     threads: int = 1
     load_timeout_seconds: float = 300.0
+    silence_seconds: float = 60.0
     echo: bool = False
     upstreams: tuple[Upstream, ...] = ()
 
@@ -21,7 +22,7 @@ class EngineConfig:
 def _llama_cpp(config: EngineConfig) -> Engine:
     from services.worker.engines.llama_cpp import LlamaCppEngine  # noqa: PLC0415  imported only when used
 
-    return LlamaCppEngine(config.threads, config.load_timeout_seconds)
+    return LlamaCppEngine(config.threads, config.load_timeout_seconds, config.silence_seconds)
 
 
 def _openai_http(config: EngineConfig) -> Engine:

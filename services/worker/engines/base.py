@@ -68,6 +68,16 @@ class Embeddings:
     prompt_tokens: int
 
 
+@dataclass
+class Spent:
+    """What a generation has cost so far, for one that does not come to its end. Tokens of this run and earlier ones."""
+
+    prompt_tokens: int = 0
+    """Told by the engine once it works on the prompt; 0 if it does not know."""
+
+    completion_tokens: int = 0
+
+
 @dataclass(frozen=True)
 class Job:
     """One generation. ``resume`` holds ids already generated: go on after them, and count them against num_predict.
@@ -79,6 +89,7 @@ class Job:
     task: InferenceTask
     model: ModelRef
     resume: tuple[int, ...] = ()
+    spent: Spent = field(default_factory=Spent, compare=False)
 
 
 class LoadedEngine(Protocol):

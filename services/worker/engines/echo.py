@@ -22,6 +22,7 @@ import hashlib
 import re
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import replace
+from itertools import chain, islice
 
 from libs.common.contracts.inference import ChatMessage, EngineName, InferenceTask
 from libs.common.contracts.tokens import Logprob, TopLogprob
@@ -34,7 +35,7 @@ from services.worker.engines.vectors import finished
 
 DEFAULT_TOKENS = 64
 MOST_TOKENS = 100_000
-"""They are all made before the first is told: more would silence the worker until it is taken for lost."""
+"""Their words are all made before the first is told: more would silence the worker until it is taken for lost."""
 THINKING_TOKENS = 8
 VECTOR_LENGTH = 64
 
@@ -80,15 +81,15 @@ class EchoModel:
             rendered, images = _rendered(task, messages), count_images(messages)
             yield Finish("stop", prompt_tokens, 0, 1, 1, rendered=rendered, image_count=images)
             return
+        job.spent.prompt_tokens = prompt_tokens
         began, done = clock(), 0
-        pieces, stopped = self._answer(job, messages)
-        for index in range(len(job.resume), len(pieces)):
+        pieces, count, stopped = self._answer(job, messages)
+        for piece in islice(pieces, len(job.resume), None):
             if done == self._fail_after:
                 self._failure = f"it was made to fail after {done} tokens"
                 raise EngineFailed(self._failure)
             done += 1
             await asyncio.sleep(began + done / self._tokens_per_second - clock() if self._tokens_per_second else 0)
-            piece = pieces[index]
             yield replace(piece, logprobs=(_logprob(piece, task.top_logprobs),)) if task.logprobs else piece
         yield Finish(
             done_reason="stop" if stopped else "length",
@@ -96,7 +97,7 @@ class EchoModel:
             completion_tokens=done,
             prompt_ns=1,
             completion_ns=max(1, int((clock() - began) * 1e9)),
-            context=(*task.context, *range(len(pieces))) if task.kind == "generate" and not task.raw else (),
+            context=(*task.context, *range(count)) if task.kind == "generate" and not task.raw else (),
         )
 
     async def embed(self, task: InferenceTask) -> Embeddings:
@@ -127,8 +128,11 @@ class EchoModel:
     def _context_for(self, task: InferenceTask) -> int:
         return min(self.context_length, task.options.num_ctx or self.context_length)
 
-    def _answer(self, job: Job, messages: Sequence[ChatMessage]) -> tuple[list[Piece], bool]:
-        """All of it, a piece for each token, and whether it ends by itself."""
+    def _answer(self, job: Job, messages: Sequence[ChatMessage]) -> tuple[Iterator[Piece], int, bool]:
+        """A piece for each token, how many they are, and whether it ends by itself.
+
+        The pieces are made one by one: to make very many at once would silence the worker.
+        """
         task = job.task
         limit = min(task.options.num_predict, MOST_TOKENS) if task.options.num_predict > 0 else DEFAULT_TOKENS
         ends = task.options.num_predict <= 0
@@ -138,11 +142,12 @@ class EchoModel:
         room = limit - len(thinking)
         if self._calls and task.tools and messages[-1].role != "tool":
             calls = [Piece(tool_calls=(call,)) for call in call_tools(job)]
-            return [*thinking, *calls[:room]], len(calls) <= room
+            called = [*thinking, *calls[:room]]
+            return iter(called), len(called), len(calls) <= room
         words, stopped = _words(task, room)
         numbered = self.can_resume(job)
-        said = [Piece(word, (index,) if numbered else ()) for index, word in enumerate(words)]
-        return [*thinking, *said], stopped or ends
+        said = (Piece(word, (index,) if numbered else ()) for index, word in enumerate(words))
+        return chain(thinking, said), len(thinking) + len(words), stopped or ends
 
 
 def _words(task: InferenceTask, count: int) -> tuple[list[str], bool]:

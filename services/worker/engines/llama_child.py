@@ -11,6 +11,7 @@ import resource
 import signal
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -23,6 +24,9 @@ PR_SET_PDEATHSIG: Final = 1
 PROMPT_CACHE_MIB: Final = 256
 
 LARGEST_GROWTH_BYTES: Final = 2 << 30
+
+NICENESS: Final = 5
+"""A third of the share of a core that others get, as long as they want it."""
 
 
 class ChildConfig(msgspec.Struct, frozen=True):
@@ -73,6 +77,13 @@ def _die_with_the_worker() -> None:
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def _yield_to_services() -> None:
+    """Its threads take every core there is. What passes its tokens on, and all else on the machine, goes first."""
+    os.nice(NICENESS)
+    with suppress(OSError):  # where sessions share the machine before processes do; ours is one of its own
+        Path("/proc/self/autogroup").write_text(str(NICENESS))
+
+
 def _bound_memory() -> None:
     """What a request may add to the loaded model: one that wants more ends this process, not the machine."""
     for line in Path("/proc/self/status").read_text().splitlines() if sys.platform == "linux" else ():
@@ -88,6 +99,7 @@ def _exit_at_end_of_input() -> None:
 
 def main() -> None:
     _die_with_the_worker()
+    _yield_to_services()
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # nobody reads what a library might print
     config = msgspec.json.decode(sys.stdin.buffer.readline(), type=ChildConfig)

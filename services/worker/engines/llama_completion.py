@@ -1,5 +1,6 @@
 """Plain completion by token ids: the quick path, whose answers another worker can continue."""
 
+import hashlib
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, Final
@@ -17,8 +18,11 @@ from services.worker.engines.openai_wire import read_logprobs
 FINAL_FIELDS: Final = ["stop", "stop_type", "tokens_predicted", "timings"]
 
 
-def sampling(task: InferenceTask, budget: int, context_length: int) -> dict[str, Any]:
-    """Negative: for num_keep the whole prompt, for repeat_last_n the whole context. The server refuses some of it."""
+def sampling(task: InferenceTask, budget: int, context_length: int, position: int = 0) -> dict[str, Any]:
+    """``position``: how many tokens of the answer are there already.
+
+    Negative: for num_keep the whole prompt, for repeat_last_n the whole context. The server refuses some of it.
+    """
     options = task.options
     request: dict[str, Any] = {
         "n_predict": budget,
@@ -35,7 +39,7 @@ def sampling(task: InferenceTask, budget: int, context_length: int) -> dict[str,
         "repeat_penalty": options.repeat_penalty,
         "presence_penalty": options.presence_penalty,
         "frequency_penalty": options.frequency_penalty,
-        "seed": options.seed % 0xFFFFFFFF,  # the one above means random
+        "seed": seed_at(options.seed, position),
         "stop": [stop for stop in options.stop if stop],
     }
     if task.format is not None:
@@ -43,6 +47,16 @@ def sampling(task: InferenceTask, budget: int, context_length: int) -> dict[str,
     if task.logprobs:
         request["n_probs"] = max(1, task.top_logprobs)
     return request
+
+
+def seed_at(seed: int, position: int) -> int:
+    """The server begins its random numbers anew with each call. A continuation must not draw those of the beginning
+    again, which have chosen the tokens that it goes on from: each position has numbers of its own.
+    """
+    if position:
+        digest = hashlib.blake2b(f"{seed} {position}".encode(), digest_size=4).digest()
+        seed = int.from_bytes(digest, "big")
+    return seed % 0xFFFFFFFF  # the one above means random
 
 
 def schema_of(output: OutputFormat) -> dict[str, Any]:

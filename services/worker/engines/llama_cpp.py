@@ -15,7 +15,7 @@ from services.worker.engines.base import Embeddings, Finish, Job, LoadedEngine, 
 from services.worker.engines.images import count_images
 from services.worker.engines.llama_chat import chat
 from services.worker.engines.llama_completion import complete, sampling, schema_of
-from services.worker.engines.llama_process import SILENCE_SECONDS, LlamaProcess
+from services.worker.engines.llama_process import LlamaProcess
 from services.worker.engines.llama_prompt import Prompt, build_prompt, cut
 from services.worker.engines.llama_split import complete_apart, splitter_for
 from services.worker.engines.llama_template import GoTemplate, Template, template_of
@@ -23,7 +23,10 @@ from services.worker.engines.llama_tokens import detokenize, tokenize, tokenize_
 from services.worker.engines.vectors import finished
 
 # A cancel is seen between two batches of a prompt: on a processor, larger ones are hardly quicker but hold it up.
-PROMPT_BATCH: Final = 128
+PROMPT_BATCH: Final = 64
+
+# A load may stall for as long as the setting says, and besides read the weights as slowly as this.
+SLOWEST_BYTES_PER_SECOND: Final = 20_000_000
 
 # Without num_predict a model that never stops is stopped here, as Ollama does.
 MOST_CONTEXTS: Final = 10
@@ -35,9 +38,10 @@ EMBEDDINGS_AS_THEY_ARE: Final = -1
 class LlamaCppEngine:
     name: EngineName = "llama_cpp"
 
-    def __init__(self, threads: int, load_timeout_seconds: float) -> None:
+    def __init__(self, threads: int, load_timeout_seconds: float, silence_seconds: float) -> None:
         self._threads = threads
         self._load_timeout_seconds = load_timeout_seconds
+        self._silence_seconds = silence_seconds
 
     async def load(self, spec: LoadSpec) -> LoadedEngine:
         weights = spec.weights
@@ -50,14 +54,16 @@ class LlamaCppEngine:
                 "context_length": spec.context_length,
                 "slots": spec.slots,
                 "threads": self._threads,
-                # An embedding is made of one batch: it must hold the longest input.
-                "batch": spec.context_length if embedding else min(PROMPT_BATCH, spec.context_length),
+                # An embedding is made of one batch: it must hold the longest input. An answer has its prompt read
+                # beside the tokens of the others.
+                "batch": spec.context_length if embedding else min(PROMPT_BATCH + spec.slots, spec.context_length),
                 "embedding": embedding,
                 "pooling": "mean" if embedding and "embedding" not in spec.model.capabilities else "model",
                 "adapters": [str(path.resolve()) for path in spec.adapters],
                 "projector": str(spec.projector.resolve()) if spec.projector and not embedding else "",
             }
-            return await LlamaProcess.start(config, self._load_timeout_seconds)
+            timeout = self._load_timeout_seconds + spec.model.size / SLOWEST_BYTES_PER_SECOND
+            return await LlamaProcess.start(config, timeout, self._silence_seconds)
 
         # First: they may be deleted while they are loaded, and nothing may fail once there is a process to end.
         mapped = await asyncio.to_thread(_size, weights)
@@ -93,11 +99,13 @@ class LlamaCppModel:
         self._start = start
 
     def can_resume(self, job: Job) -> bool:
-        """Only plain text: the rest depends on more than the tokens so far, as the state of a grammar or a parser."""
-        task, options = job.task, job.task.options
-        penalises = options.repeat_penalty != 1 or options.presence_penalty != 0 or options.frequency_penalty != 0
+        """Plain text, with whatever penalties: to the server all tokens before the next count alike.
+
+        The rest depends on more than the tokens so far, as the state of a grammar or a parser.
+        """
+        task = job.task
         parsed = bool(task.tools) or ("thinking" in job.model.capabilities and not task.raw) or _has_images(task)
-        return task.format is None and not penalises and not task.logprobs and not parsed
+        return task.format is None and not parsed
 
     def failure(self) -> str | None:
         return self._process.failure()
@@ -130,7 +138,8 @@ class LlamaCppModel:
         if budget <= 0 or await self._has_stopped(job):
             yield Finish("length" if budget <= 0 else "stop", len(prompt.ids), 0, 1, 1)
             return
-        request = sampling(task, budget, context_length)
+        job.spent.prompt_tokens = len(prompt.ids)
+        request = sampling(task, budget, context_length, len(job.resume))
         generated, text = list(job.resume), ""
         async with aclosing(self._answer(job, template, prompt, ids, request)) as answer:
             async for part in answer:
@@ -178,7 +187,7 @@ class LlamaCppModel:
         for at in range(0, len(prompts), self.slots):
             batch = prompts[at : at + self.slots]
             body = {"content": batch, "embd_normalize": EMBEDDINGS_AS_THEY_ARE}
-            rows = await process.ask("/embedding", body, timeout=SILENCE_SECONDS * len(batch))
+            rows = await process.work("/embedding", body, process.silence_seconds * len(batch))
             vectors += await asyncio.to_thread(_vectors, rows, task)
         return Embeddings(vectors, sum(map(len, prompts)))
 
@@ -186,7 +195,10 @@ class LlamaCppModel:
         async with self._embedder_lock:
             if self._generates and (reason := self._process.failure()):
                 raise EngineFailed(f"the engine of the model is gone: {reason}")
-            if self._embedder is None or (self._embedder.failure() and self._generates):
+            if self._embedder is not None and self._embedder.failure() and self._generates:
+                await self._embedder.close()
+                self._embedder = None
+            if self._embedder is None:
                 self._embedder = await self._start(True)
             return self._embedder
 

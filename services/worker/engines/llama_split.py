@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from services.worker.engines.base import Finish, Job, Piece
 from services.worker.engines.conversation import thinks
-from services.worker.engines.llama_completion import complete
+from services.worker.engines.llama_completion import complete, seed_at
 from services.worker.engines.llama_process import LlamaProcess
 from services.worker.engines.llama_prompt import Prompt
 from services.worker.engines.llama_template import Template
@@ -64,7 +64,8 @@ async def complete_apart(
                 if isinstance(part, Finish):
                     return
         splitter.thinking = None
-        request = request | {"n_predict": request["n_predict"] - len(thought)}
+        seed = seed_at(request["seed"], len(thought))
+        request = request | {"n_predict": request["n_predict"] - len(thought), "seed": seed}
     took_ns = time.perf_counter_ns() - began if thought else 0
     async with aclosing(complete(process, job.task, [*ids, *thought], request)) as parts:
         async for part in parts:

@@ -12,7 +12,15 @@ import httpx
 import orjson
 
 from libs.common.contracts.inference import EngineName, InferenceTask
-from libs.common.errors import EngineFailed, InvalidRequest, ModelLoadFailed, ModelNotFound, Overloaded, ServiceError
+from libs.common.errors import (
+    EngineFailed,
+    InvalidRequest,
+    ModelLoadFailed,
+    ModelNotFound,
+    Overloaded,
+    ServiceError,
+    UpstreamFailed,
+)
 from services.worker.engines.base import Embeddings, Finish, Job, LoadedEngine, LoadSpec, Piece, Upstream
 from services.worker.engines.openai_request import openai_request
 from services.worker.engines.openai_wire import error_text, read_logprobs, server_sent_json
@@ -67,7 +75,8 @@ class UpstreamModel:
     async def generate(self, job: Job) -> AsyncGenerator[Piece | Finish, None]:
         path, body = await openai_request(job, self._upstream_name)
         progress = _Progress(job, StreamedCalls(CallNumbering(job.request_id)), time.perf_counter_ns())
-        async with _upstream_errors(), self._client.stream("POST", path, content=orjson.dumps(body)) as response:
+        content = orjson.dumps(body)
+        async with _upstream_errors(), self._client.stream("POST", path, content=content) as response:
             await _check(response)
             async with aclosing(server_sent_json(response)) as events:
                 async for event in events:
@@ -81,9 +90,9 @@ class UpstreamModel:
             response = await self._client.post("embeddings", content=orjson.dumps(body))
             await _check(response)
             answer = await asyncio.to_thread(orjson.loads, response.content)
-        rows = sorted(answer["data"], key=lambda row: int(row["index"]))
-        vectors = await asyncio.to_thread(lambda: [finished(row["embedding"], task) for row in rows])
-        return Embeddings(vectors, (answer.get("usage") or {}).get("prompt_tokens", 0))
+            rows = sorted(answer["data"], key=lambda row: int(row["index"]))
+            vectors = await asyncio.to_thread(lambda: [finished(row["embedding"], task) for row in rows])
+            return Embeddings(vectors, _count(answer.get("usage") or {}, "prompt_tokens"))
 
 
 @dataclass
@@ -100,12 +109,12 @@ class _Progress:
     completion_tokens: int = 0
 
     def piece(self, event: dict[str, Any]) -> Piece | None:
-        """The new text of a chunk, if it has any. Raises ``EngineFailed`` if the chunk is an error."""
+        """The new text of a chunk, if it has any. Raises ``UpstreamFailed`` if the chunk tells of an error."""
         if "error" in event:
-            raise EngineFailed(f"the upstream failed: {error_text(orjson.dumps(event))}")
+            raise UpstreamFailed(f"the upstream failed: {error_text(orjson.dumps(event))}")
         if usage := event.get("usage"):
-            self.prompt_tokens = usage.get("prompt_tokens", 0)
-            self.completion_tokens = usage.get("completion_tokens", 0)
+            self.prompt_tokens = _count(usage, "prompt_tokens")
+            self.completion_tokens = _count(usage, "completion_tokens")
         if not (choices := event.get("choices")):
             return None
         choice = choices[0]
@@ -114,9 +123,9 @@ class _Progress:
         if reason := choice.get("finish_reason"):
             self.done_reason = "length" if reason == "length" else "stop"
             calls += self.calls.finish()
-        thinking = delta.get("reasoning_content") or delta.get("reasoning") or ""
+        thinking = _text(delta, "reasoning_content", "reasoning")
         piece = Piece(
-            text=delta.get("content") or delta.get("text") or "",
+            text=_text(delta, "content", "text"),
             thinking=thinking if self.job.task.think is not False else "",
             tool_calls=calls,
             logprobs=read_logprobs(_logprobs_of(choice), self.job.task.top_logprobs),
@@ -128,9 +137,9 @@ class _Progress:
         return piece
 
     def finish(self) -> Finish:
-        """Raises ``EngineFailed`` if the upstream never said that it was done."""
+        """Raises ``UpstreamFailed`` if the upstream never said that it was done."""
         if not self.done_reason:
-            raise EngineFailed("the upstream ended its answer too early")
+            raise UpstreamFailed("the upstream ended its answer too early")
         now = time.perf_counter_ns()
         first = self.first_ns or now
         return Finish(
@@ -143,6 +152,18 @@ class _Progress:
 
 
 _NOTHING: Final = Piece()
+
+
+def _text(delta: dict[str, Any], *names: str) -> str:
+    """The first of them that says something. Raises ``TypeError`` if that is no text."""
+    text = next((delta[name] for name in names if delta.get(name)), "")
+    if not isinstance(text, str):
+        raise TypeError(f"{type(text).__name__} instead of text")
+    return text
+
+
+def _count(usage: dict[str, Any], name: str) -> int:
+    return int(usage.get(name) or 0)
 
 
 def _logprobs_of(choice: dict[str, Any]) -> list[dict[str, Any]]:
@@ -162,15 +183,20 @@ def _refusal(status: int, text: str) -> ServiceError:
     if status in {429, 503}:
         return Overloaded(f"the upstream is busy: {text}")
     if status in {401, 403} or status >= 500:  # credentials are ours, not the caller's
-        return EngineFailed(f"the upstream failed with status {status}: {text}")
+        return UpstreamFailed(f"the upstream failed with status {status}: {text}")
     return InvalidRequest(text)
 
 
 @asynccontextmanager
 async def _upstream_errors() -> AsyncIterator[None]:
+    """Whatever an upstream does or says that it should not is its failure, and no fault of the request."""
     try:
         yield
     except httpx.TimeoutException as error:
-        raise EngineFailed("the upstream did not answer in time") from error
+        raise UpstreamFailed("the upstream did not answer in time") from error
     except (httpx.TransportError, orjson.JSONDecodeError) as error:
-        raise EngineFailed(f"the upstream failed: {error}") from error
+        raise UpstreamFailed(f"the upstream failed: {error}") from error
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise UpstreamFailed(f"the upstream's answer makes no sense: {error!r}") from error
+    except EngineFailed as error:
+        raise UpstreamFailed(error.message) from error

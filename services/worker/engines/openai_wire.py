@@ -47,16 +47,14 @@ def _message(message: ChatMessage, reasoning: bool) -> dict[str, Any]:
 
 
 def read_logprobs(entries: Iterable[dict[str, Any]], top: int) -> tuple[Logprob, ...]:
-    """Of OpenAI's shape. ``top``: how many alternatives to keep."""
+    """Of OpenAI's shape. ``top``: how many alternatives to keep. Raises ``KeyError``, ``TypeError``, ``ValueError``."""
     return tuple(
-        Logprob(
-            entry["token"],
-            entry["logprob"],
-            _data(entry),
-            [TopLogprob(other["token"], other["logprob"], _data(other)) for other in _likeliest(entry, top)],
-        )
-        for entry in entries
+        Logprob(*_read(entry), [TopLogprob(*_read(other)) for other in _likeliest(entry, top)]) for entry in entries
     )
+
+
+def _read(entry: dict[str, Any]) -> tuple[str, float, bytes]:
+    return str(entry["token"]), float(entry["logprob"]), _data(entry)
 
 
 def _likeliest(entry: dict[str, Any], top: int) -> list[dict[str, Any]]:

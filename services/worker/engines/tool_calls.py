@@ -1,11 +1,12 @@
 """Tool calls: found in a text that streams, or put together from an upstream's fragments. They come out whole."""
 
 import hashlib
-import json
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
+
+import orjson
 
 from services.worker.engines.thinking import overlap
 
@@ -53,8 +54,8 @@ class StreamedCalls:
         name, text = self._name, "".join(self._arguments)
         self._current, self._name, self._arguments = -1, "", []
         try:
-            arguments = json.loads(text or "{}")
-        except (ValueError, RecursionError):
+            arguments = orjson.loads(text or "{}")
+        except orjson.JSONDecodeError:
             return ()
         return (self.numbering.call(name, arguments),) if name and isinstance(arguments, dict) else ()
 
@@ -144,8 +145,8 @@ def _next_value(text: str, start: int) -> tuple[int, int] | None:
 def _calls_in(text: str, offered: Collection[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Name and arguments of each call in a JSON text; nothing if it is not JSON."""
     try:
-        values = [json.loads(text)]
-    except (ValueError, RecursionError):
+        values = [orjson.loads(text)]
+    except orjson.JSONDecodeError:
         return
     while values:
         value = values.pop(0)

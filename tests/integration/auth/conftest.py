@@ -1,22 +1,29 @@
 """Auth on a real database, asked over the bus as the gateway asks it."""
 
+import asyncio
 import base64
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 
 import pytest
 from pydantic import SecretStr
 
+from libs.common import actor, outbox
 from libs.common.bus.base import Bus, Handlers
 from libs.common.bus.memory import MemoryBroker, MemoryBus
-from libs.common.contracts.auth import KeyRevoked
+from libs.common.contracts.auth.audit import RecordAudit
+from libs.common.contracts.auth.identity import IdentityChanged
+from libs.common.contracts.message import Message
 from libs.common.database import Database
-from services.auth import identities, store
+from libs.common.runtime_config import RuntimeConfig
+from services.auth import identities
+from services.auth.audit.log import open_log
 from services.auth.context import Context
 from services.auth.handlers import handlers
+from services.auth.ledger import open_ledger
 from services.auth.passwords import Passwords
 from services.auth.settings import Settings
-from services.auth.signing import open_signer
+from services.auth.signing import Signer
+from services.auth.store import users as user_store
 
 EMAIL, PASSWORD = "Admin@Localhost", "correct horse"
 
@@ -43,11 +50,14 @@ async def ctx(auth_db: Database, broker: MemoryBroker) -> AsyncIterator[Context]
     chosen = settings()
     async with MemoryBus.open(broker, "auth", "a1") as bus:
         ctx = Context(
-            settings=chosen,
+            config=RuntimeConfig(chosen),
             db=auth_db,
             bus=bus,
             passwords=await Passwords.open(chosen.bcrypt_rounds),
-            signer=await open_signer(auth_db, chosen.sealing_key(), chosen.token_seconds),
+            signer=await Signer.open(auth_db, chosen.sealing(), chosen.signing_key_days),
+            audit=await open_log(auth_db, chosen.sealing()),
+            sealing=chosen.sealing(),
+            ledger=open_ledger(auth_db),
         )
         await identities.create_first_admin(ctx)
         await bus.subscribe(handlers, ctx)
@@ -55,19 +65,25 @@ async def ctx(auth_db: Database, broker: MemoryBroker) -> AsyncIterator[Context]
 
 
 @pytest.fixture
-async def revoked(broker: MemoryBroker) -> AsyncIterator[list[str]]:
-    """Digests that were announced as revoked."""
-    digests: list[str] = []
-    listening = Handlers("gateway")
+async def left(auth_db: Database) -> AsyncIterator[list[Message]]:
+    """What has left the outbox: to a broker of its own, where nobody else takes anything."""
+    taken: list[Message] = []
+    taking = Handlers("auth")
 
-    @listening.on(KeyRevoked, every_replica=True)
-    async def key_revoked(event: KeyRevoked, _ctx: object) -> None:
-        digests.append(event.digest)
+    @taking.on(RecordAudit)
+    async def record_audit(command: RecordAudit, _ctx: object) -> None:
+        taken.append(command)
 
-    async with AsyncExitStack() as stack:
-        bus = await stack.enter_async_context(MemoryBus.open(broker, "gateway", "listener"))
-        await bus.subscribe(listening, None)
-        yield digests
+    @taking.on(IdentityChanged)
+    async def identity_changed(event: IdentityChanged, _ctx: object) -> None:
+        taken.append(event)
+
+    async with MemoryBus.open(MemoryBroker(), "auth", "relay") as bus:
+        await bus.subscribe(taking, None)
+        sending = asyncio.create_task(outbox.relay(auth_db, bus, "auth"))
+        yield taken
+        sending.cancel()
+        await asyncio.wait([sending])
 
 
 @pytest.fixture
@@ -78,8 +94,13 @@ async def bus(broker: MemoryBroker, ctx: Context) -> AsyncIterator[Bus]:
 
 
 @pytest.fixture
-async def admin(ctx: Context) -> store.User:
+async def admin(ctx: Context) -> user_store.User:
     async with ctx.db.transaction() as tx:
-        user = await store.credentials_of(tx, EMAIL.lower())
+        user = await user_store.credentials_of(tx, EMAIL.lower())
     assert user is not None
     return user
+
+
+def act_for(user: user_store.User) -> None:
+    """As the gateway does, in the task that asks: fixtures have tasks of their own."""
+    actor.become(actor.Actor(organization_id=user.organization_id, user_id=str(user.id)))

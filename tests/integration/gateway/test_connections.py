@@ -26,7 +26,7 @@ class Client:
         await self._writer.drain()
 
     async def read_until(self, text: bytes) -> bytes:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             return await self._reader.readuntil(text)
 
     async def leave(self) -> None:
@@ -51,7 +51,7 @@ async def client(gateway: Gateway) -> AsyncIterator[Client]:
 
 
 async def the_stream(gateway: Gateway) -> ScriptedStream:
-    await asyncio.wait_for(gateway.first_started.wait(), 5)
+    await asyncio.wait_for(gateway.first_started.wait(), 20)
     return gateway.streams[0]
 
 
@@ -71,7 +71,7 @@ async def test_a_client_that_leaves_before_the_first_frame(
     await client.post(path, body)
     stream = await the_stream(gateway)
     await client.leave()
-    await asyncio.wait_for(stream.closed.wait(), 2)
+    await asyncio.wait_for(stream.closed.wait(), 20)
 
 
 @pytest.mark.parametrize("stream_too", [True, False])
@@ -81,7 +81,7 @@ async def test_a_client_that_leaves_in_the_middle(gateway: Gateway, client: Clie
     if stream_too:
         await client.read_until(b'"one"')
     await client.leave()
-    await asyncio.wait_for(stream.closed.wait(), 2)
+    await asyncio.wait_for(stream.closed.wait(), 20)
 
 
 async def test_a_client_that_leaves_while_its_request_is_being_sent(gateway: Gateway, client: Client) -> None:
@@ -97,9 +97,9 @@ async def test_a_client_that_leaves_while_its_request_is_being_sent(gateway: Gat
 
     object.__setattr__(gateway.ctx, "start_inference", start)
     await client.post(*BODIES[0])
-    await asyncio.wait_for(sent.wait(), 2)
+    await asyncio.wait_for(sent.wait(), 20)
     await client.leave()
-    await asyncio.wait_for(given_up.wait(), 2)
+    await asyncio.wait_for(given_up.wait(), 20)
 
 
 async def test_a_client_that_leaves_in_its_body(gateway: Gateway, client: Client) -> None:
@@ -116,7 +116,7 @@ async def test_each_frame_is_sent_at_once(gateway: Gateway, client: Client) -> N
         await client.read_until(word.encode() + b'","done":false}\n')
     stream.say(end=END)
     await client.read_until(b"}\n\r\n0\r\n\r\n")
-    await asyncio.wait_for(stream.closed.wait(), 2)
+    await asyncio.wait_for(stream.closed.wait(), 20)
 
 
 async def test_nothing_is_left_behind(gateway: Gateway, client: Client) -> None:
@@ -140,3 +140,17 @@ async def test_a_refused_body_does_not_stall_its_connection(gateway: Gateway, ke
             response = await http.post("/api/chat", content=b" " * 40_000_000, headers=headers)
             assert response.status_code == status
         assert (await http.get("/api/version")).status_code == 200
+
+
+async def test_headers_without_end_are_not_kept(gateway: Gateway) -> None:
+    async with serving(gateway) as url:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+        writer.write(b"GET /api/version HTTP/1.1\r\nHost: localhost\r\nX: ")
+        with suppress(ConnectionError):
+            for _ in range(64):
+                writer.write(b"x" * 16_384)
+                await writer.drain()
+        with suppress(ConnectionError):
+            answer = await asyncio.wait_for(reader.read(), 20)
+            assert answer.startswith(b"HTTP/1.1 400")
+        writer.close()

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import ollama
 import pytest
 
-from libs.common.contracts.auth import Identity, VerifyKey
+from libs.common.contracts.auth.identity import Identity, VerifyKey
 from libs.common.contracts.gateway import HeartbeatRequested
 from libs.common.contracts.inference import ModelDetails
 from libs.common.contracts.message import Event

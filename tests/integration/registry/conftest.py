@@ -9,11 +9,13 @@ import pytest
 from aiohttp.abc import AbstractResolver
 from pydantic import SecretStr
 
+from libs.common import actor
 from libs.common.bus.base import Bus, Handlers
 from libs.common.bus.memory import MemoryBroker, MemoryBus
 from libs.common.contracts.registry import ModelChanged
 from libs.common.database import Database
 from libs.common.lifecycle import Runtime
+from libs.common.runtime_config import RuntimeConfig
 from libs.common.tasks import Tasks
 from libs.common.web import HttpServer, create_ops_app
 from services.registry.api import router
@@ -23,6 +25,13 @@ from services.registry.settings import Settings
 from tests.fixtures.tiny_gguf import write_tiny_gguf
 
 BLOB_TOKEN = "a token of sixteen characters"
+CALLER = actor.Actor(organization_id="default", user_id="someone")
+
+
+@pytest.fixture(autouse=True)
+async def _for_an_organization() -> None:
+    """As the gateway says it of whoever asks; a test that is about organizations names its own."""
+    actor.become(CALLER)
 
 
 @pytest.fixture(scope="session")
@@ -57,7 +66,9 @@ async def running_registry(
     """``resolver`` finds other registries, instead of the system's."""
     async with MemoryBus.open(broker, "registry", instance) as bus:
         tasks = Tasks()
-        async with open_context(settings, Runtime(instance, bus, tasks, db, None, None), resolver) as ctx:
+        async with open_context(
+            settings, Runtime(instance, bus, tasks, RuntimeConfig(settings), db, None, None), resolver
+        ) as ctx:
             await bus.subscribe(handlers, ctx)
             yield ctx
             await tasks.cancel_all()
@@ -85,7 +96,9 @@ async def http(ctx: Context) -> AsyncIterator[httpx.AsyncClient]:
     async with (
         HttpServer.running(app, "127.0.0.1", 0, tasks.start) as port,
         httpx.AsyncClient(
-            base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {BLOB_TOKEN}"}, timeout=10
+            base_url=f"http://127.0.0.1:{port}",
+            headers={"Authorization": f"Bearer {BLOB_TOKEN}", actor.HEADER: actor.encode(CALLER)},
+            timeout=10,
         ) as client,
     ):
         yield client

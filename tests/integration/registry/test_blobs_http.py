@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from services.registry import catalog
+from services.registry import catalog, imports
 from services.registry.api import door
 from services.registry.context import Context
 from tests.fixtures.buses import eventually
@@ -15,7 +15,7 @@ from tests.integration.registry.conftest import BLOB_TOKEN
 
 @pytest.fixture
 async def digest(ctx: Context, tiny_gguf: Path) -> str:
-    await catalog.import_gguf(ctx, "tiny", tiny_gguf)
+    await imports.import_gguf(ctx, "tiny", tiny_gguf)
     ref = await catalog.resolve(ctx, "tiny")
     assert ref.weights is not None
     return ref.weights

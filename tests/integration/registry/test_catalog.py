@@ -12,7 +12,7 @@ from libs.common.contracts.message import Event
 from libs.common.contracts.registry import DescribeModel, ListModels, LocateBlob, ResolveModel
 from libs.common.contracts.worker import VirtualModel
 from libs.common.errors import InvalidModelName, InvalidRequest, ModelNotFound, NotFound, Unavailable
-from services.registry import catalog
+from services.registry import imports
 from services.registry.context import Context
 from tests.fixtures.builders import a_heartbeat
 from tests.fixtures.buses import eventually
@@ -29,17 +29,18 @@ def manifest_file(ctx: Context, *parts: str) -> Path:
 async def test_an_imported_model_resolves(
     ctx: Context, bus: Bus, tiny_gguf: Path, tiny_bytes: bytes, asked: str
 ) -> None:
-    assert await catalog.import_gguf(ctx, "tiny", tiny_gguf)
+    assert await imports.import_gguf(ctx, "tiny", tiny_gguf)
     ref = await bus.ask(ResolveModel(name=asked))
     assert (ref.name, ref.engine, ref.context_length) == ("tiny:latest", "llama_cpp", CONTEXT_LENGTH)
     assert ref.capabilities == ("completion",)
     assert ref.weights is not None
     assert ctx.blobs.path(ref.weights).samefile(tiny_gguf)
     assert ref.size > len(tiny_bytes), "config and weights"
+    assert ref.kv_bytes_per_token > 0
 
 
 async def test_manifest_and_blobs_lie_as_ollama_lays_them(ctx: Context, bus: Bus, tiny_gguf: Path) -> None:
-    await catalog.import_gguf(ctx, "me/Tiny:Q4", tiny_gguf)
+    await imports.import_gguf(ctx, "me/Tiny:Q4", tiny_gguf)
     content = manifest_file(ctx, "registry.ollama.ai", "me", "Tiny", "Q4").read_bytes()
     assert hashlib.sha256(content).hexdigest() == (await bus.ask(ResolveModel(name="me/tiny:q4"))).digest
     manifest = json.loads(content)
@@ -55,9 +56,9 @@ async def test_manifest_and_blobs_lie_as_ollama_lays_them(ctx: Context, bus: Bus
 
 
 async def test_importing_again_changes_nothing(ctx: Context, bus: Bus, tiny_gguf: Path, changes: list[str]) -> None:
-    assert await catalog.import_gguf(ctx, "tiny", tiny_gguf)
+    assert await imports.import_gguf(ctx, "tiny", tiny_gguf)
     before = await bus.ask(ListModels())
-    assert not await catalog.import_gguf(ctx, "Tiny:Latest", tiny_gguf)
+    assert not await imports.import_gguf(ctx, "Tiny:Latest", tiny_gguf)
     assert await bus.ask(ListModels()) == before
     await eventually(lambda: changes == ["tiny:latest"])
 
@@ -65,9 +66,9 @@ async def test_importing_again_changes_nothing(ctx: Context, bus: Bus, tiny_gguf
 async def test_a_name_moves_to_other_weights(
     ctx: Context, bus: Bus, tiny_gguf: Path, other_gguf: Path, changes: list[str]
 ) -> None:
-    await catalog.import_gguf(ctx, "tiny", tiny_gguf)
+    await imports.import_gguf(ctx, "tiny", tiny_gguf)
     before = await bus.ask(ResolveModel(name="tiny"))
-    assert await catalog.import_gguf(ctx, "TINY", other_gguf)
+    assert await imports.import_gguf(ctx, "TINY", other_gguf)
     after = await bus.ask(ResolveModel(name="tiny"))
     assert after.name == before.name
     assert after.weights != before.weights
@@ -77,28 +78,28 @@ async def test_a_name_moves_to_other_weights(
 
 
 async def test_a_new_name_takes_the_spelling_of_its_known_parts(ctx: Context, bus: Bus, tiny_gguf: Path) -> None:
-    await catalog.import_gguf(ctx, "Me/Tiny:a", tiny_gguf)
-    await catalog.import_gguf(ctx, "ME/tiny:B", tiny_gguf)
-    await catalog.import_gguf(ctx, "me/Other:A", tiny_gguf)
+    await imports.import_gguf(ctx, "Me/Tiny:a", tiny_gguf)
+    await imports.import_gguf(ctx, "ME/tiny:B", tiny_gguf)
+    await imports.import_gguf(ctx, "me/Other:A", tiny_gguf)
     assert {model.name for model in await bus.ask(ListModels())} == {"Me/Tiny:a", "Me/Tiny:B", "Me/Other:A"}
 
 
 async def test_seeds_are_imported_once_by_replicas_that_start_together(
     ctx: Context, bus: Bus, changes: list[str]
 ) -> None:
-    await asyncio.gather(*(catalog.import_seeds(ctx) for _ in range(3)))
-    await catalog.import_seeds(ctx)
+    await asyncio.gather(*(imports.import_seeds(ctx) for _ in range(3)))
+    await imports.import_seeds(ctx)
     assert [model.name for model in await bus.ask(ListModels())] == ["tiny:latest"]
     assert changes == ["tiny:latest"]
     assert not list(ctx.settings.data_dir.rglob("*partial*"))
 
 
 async def test_a_lost_blob_comes_back_with_the_next_start(ctx: Context, bus: Bus) -> None:
-    await catalog.import_seeds(ctx)
+    await imports.import_seeds(ctx)
     ref = await bus.ask(ResolveModel(name="tiny"))
     assert ref.weights is not None
     ctx.blobs.path(ref.weights).unlink()
-    await catalog.import_seeds(ctx)
+    await imports.import_seeds(ctx)
     assert ctx.blobs.path(ref.weights).is_file()
 
 
@@ -111,12 +112,12 @@ async def test_a_seed_that_cannot_be_imported_ends_with_one_line(
         path.write_bytes(content)
     bad = replace(ctx, settings=ctx.settings.model_copy(update={"seed_models": {"bad": path}}))
     with pytest.raises(SystemExit, match="REGISTRY_SEED_MODELS: cannot import bad from"):
-        await catalog.import_seeds(bad)
+        await imports.import_seeds(bad)
 
 
 async def test_the_list_is_newest_first(ctx: Context, bus: Bus, tiny_gguf: Path) -> None:
     for name in ("b", "a", "c"):
-        await catalog.import_gguf(ctx, name, tiny_gguf)
+        await imports.import_gguf(ctx, name, tiny_gguf)
     listed = await bus.ask(ListModels())
     assert [model.name for model in listed] == ["c:latest", "a:latest", "b:latest"]
     assert listed[0].details.family == "llama"
@@ -124,7 +125,7 @@ async def test_the_list_is_newest_first(ctx: Context, bus: Bus, tiny_gguf: Path)
 
 
 async def test_describe(ctx: Context, bus: Bus, tiny_gguf: Path) -> None:
-    await catalog.import_gguf(ctx, "tiny", tiny_gguf)
+    await imports.import_gguf(ctx, "tiny", tiny_gguf)
     brief = await bus.ask(DescribeModel(name="Tiny"))
     assert (brief.name, brief.template, brief.capabilities) == ("tiny:latest", CHAT_TEMPLATE, ("completion",))
     assert brief.model_info["general.architecture"] == "llama"
@@ -150,7 +151,7 @@ async def test_what_is_not_a_name(bus: Bus, name: str) -> None:
 
 
 async def test_virtual_models_come_with_heartbeats(ctx: Context, bus: Bus, tiny_gguf: Path) -> None:
-    await catalog.import_gguf(ctx, "echo-real", tiny_gguf)
+    await imports.import_gguf(ctx, "echo-real", tiny_gguf)
     announced = (VirtualModel(pattern="echo*", engine="echo"), VirtualModel(pattern="one", engine="openai_http"))
     await bus.publish(a_heartbeat(virtual_models=announced))
     await eventually(ctx.virtual_models.summaries)
@@ -161,7 +162,7 @@ async def test_virtual_models_come_with_heartbeats(ctx: Context, bus: Bus, tiny_
 
 
 async def test_locate(ctx: Context, bus: Bus, tiny_gguf: Path, tiny_bytes: bytes) -> None:
-    await catalog.import_gguf(ctx, "tiny", tiny_gguf)
+    await imports.import_gguf(ctx, "tiny", tiny_gguf)
     digest = (await bus.ask(ResolveModel(name="tiny"))).weights
     assert digest is not None
     location = await bus.ask(LocateBlob(digest=digest))
@@ -179,7 +180,7 @@ async def test_locate_what_is_not_there(bus: Bus) -> None:
 
 async def test_a_directory_of_an_ollama_is_taken_over(ctx: Context, bus: Bus, tiny_gguf: Path) -> None:
     """Its manifests are there and our tables know nothing of them; one is damaged, one is no name."""
-    await catalog.import_gguf(ctx, "me/tiny:q4", tiny_gguf)
+    await imports.import_gguf(ctx, "me/tiny:q4", tiny_gguf)
     ours = await bus.ask(ResolveModel(name="me/tiny:q4"))
     async with ctx.db.transaction() as tx:
         await tx.execute("delete from models")
@@ -187,7 +188,7 @@ async def test_a_directory_of_an_ollama_is_taken_over(ctx: Context, bus: Bus, ti
     (namespace / "damaged").mkdir()
     (namespace / "damaged" / "latest").write_text("{")
     (namespace / "tiny" / ".DS_Store").write_text("")
-    await catalog.import_manifests(ctx)
+    await imports.import_manifests(ctx)
     assert await bus.ask(ResolveModel(name="me/tiny:q4")) == ours
     assert [model.name for model in await bus.ask(ListModels())] == ["me/tiny:q4"]
     assert (namespace / "damaged" / "latest").exists(), "it is not ours to remove"
@@ -213,5 +214,5 @@ class AwayForAWhile:
 async def test_a_change_while_the_broker_is_away_is_made_and_announced_later(
     ctx: Context, tiny_gguf: Path, changes: list[str]
 ) -> None:
-    assert await catalog.import_gguf(replace(ctx, bus=cast(Bus, AwayForAWhile(ctx.bus, 2))), "tiny", tiny_gguf)
+    assert await imports.import_gguf(replace(ctx, bus=cast(Bus, AwayForAWhile(ctx.bus, 2))), "tiny", tiny_gguf)
     await eventually(lambda: changes == ["tiny:latest"])

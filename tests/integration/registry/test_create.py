@@ -9,7 +9,7 @@ from libs.common.bus.base import Bus
 from libs.common.contracts.inference import ChatMessage
 from libs.common.contracts.registry import CreateModel, DescribeModel, ListVersions, Progress, ResolveModel
 from libs.common.errors import InvalidModelName, InvalidRequest
-from services.registry import catalog, layers, names
+from services.registry import catalog, holdings, imports, layers, names
 from services.registry.context import Context
 from services.registry.conversion import safetensors
 from services.registry.create import create
@@ -21,7 +21,7 @@ TOOL_TEMPLATE = "{{ range .Messages }}{{ .Content }}{{ end }}{{ if .Tools }}{{ .
 
 
 async def upload(ctx: Context, path: Path) -> str:
-    return (await ctx.blobs.add_file(path)).digest
+    return (await holdings.add_file(ctx, path)).digest
 
 
 async def make(ctx: Context, **wanted: Any) -> list[Progress]:
@@ -34,7 +34,7 @@ async def make(ctx: Context, **wanted: Any) -> list[Progress]:
 @pytest.fixture
 async def tiny(ctx: Context, tiny_gguf: Path) -> str:
     """A stored model's name."""
-    await catalog.import_gguf(ctx, "tiny", tiny_gguf)
+    await imports.import_gguf(ctx, "tiny", tiny_gguf)
     return "tiny"
 
 
@@ -166,7 +166,7 @@ async def test_a_go_template_decides_what_the_model_can(ctx: Context, bus: Bus, 
 async def test_what_others_need_of_the_config_is_kept(ctx: Context, bus: Bus, tiny: str) -> None:
     manifest = await catalog.find_manifest(ctx, tiny)
     config = json.loads(ctx.blobs.path(manifest.config.blob.digest).read_bytes())
-    blob = await ctx.blobs.add_bytes(layers.as_json(config | {"renderer": "qwen3", "capabilities": ["tools"]}))
+    blob = await holdings.add_bytes(ctx, layers.as_json(config | {"renderer": "qwen3", "capabilities": ["tools"]}))
     document = json.loads(manifest.text)
     document["config"] |= {"digest": blob.digest, "size": blob.size}
     await catalog.install(ctx, names.parse("other"), layers.as_json(document))
@@ -179,7 +179,7 @@ async def test_what_others_need_of_the_config_is_kept(ctx: Context, bus: Bus, ti
 
 @pytest.mark.skipif(safetensors.converter() is not None, reason="the extra is installed")
 async def test_safetensors_without_the_converter(ctx: Context) -> None:
-    digest = (await ctx.blobs.add_bytes(b"anything")).digest
+    digest = (await holdings.add_bytes(ctx, b"anything")).digest
     with pytest.raises(InvalidRequest, match="safetensors cannot be converted here"):
         await make(ctx, files={"model.safetensors": digest})
 
@@ -194,7 +194,7 @@ async def test_safetensors(ctx: Context, bus: Bus) -> None:
     assert (made.details.family, made.capabilities, made.details.embedding_length) == ("bert", ("embedding",), 384)
     assert told[0].status == "converting model"
     with pytest.raises(InvalidRequest, match="the model cannot be converted"):
-        await make(ctx, files=files | {"config.json": (await ctx.blobs.add_bytes(b"{}")).digest})
+        await make(ctx, files=files | {"config.json": (await holdings.add_bytes(ctx, b"{}")).digest})
 
 
 NOWHERE = "sha256:" + "0" * 64
@@ -224,7 +224,7 @@ async def test_what_cannot_be_made(ctx: Context, tiny: str, wanted: dict[str, An
 
 
 async def test_files_of_a_wrong_kind(ctx: Context, tiny_gguf: Path, tmp_path: Path) -> None:
-    garbage = (await ctx.blobs.add_bytes(b"garbage")).digest
+    garbage = (await holdings.add_bytes(ctx, b"garbage")).digest
     tiny, adapter = await upload(ctx, tiny_gguf), await upload(ctx, write_adapter(tmp_path / "a.gguf"))
     for wanted, text in (
         ({"files": {"x": garbage}}, "unknown type"),

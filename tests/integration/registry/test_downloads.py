@@ -17,6 +17,7 @@ from services.registry.settings import Settings
 from services.registry.transfer.downloads import Downloads
 from services.registry.transfer.remote import Remote, Remotes
 from tests.fixtures.buses import eventually
+from tests.fixtures.download_process import an_owner
 from tests.fixtures.fake_registry import FakeRegistry
 
 SIZE = 3_000_000
@@ -33,7 +34,7 @@ class Here:
     progress: list[int] = field(default_factory=list)
 
     async def fetch(self, blob: Blob) -> None:
-        await self.downloads.fetch(self.remote, blob, self.progress.append)
+        await self.downloads.fetch(self.remote, blob, self.progress.append, an_owner(self.store, blob))
 
     def has(self, blob: Blob, content: bytes) -> bool:
         path = self.store.path(blob.digest)
@@ -143,7 +144,7 @@ async def test_silence_is_given_up(settings: Settings, there: FakeRegistry, blob
     there.silent_after = [100_000, 100_000]
     async with Remotes.open(impatient) as remotes:
         remote = remotes.repository(f"{there.host}/ns/model", insecure=True)
-        await Downloads(store, impatient).fetch(remote, blob, lambda _: None)
+        await Downloads(store, impatient).fetch(remote, blob, lambda _: None, an_owner(store, blob))
     assert store.path(blob.digest).read_bytes() == content
 
 
@@ -244,7 +245,9 @@ async def test_nobody_depends_on_the_registry_that_another_pull_has_chosen(
     async with FakeRegistry().running() as without_it:
         other = remotes.repository(f"{without_it.host}/ns/model", insecure=True)
         _, fetched = await asyncio.gather(
-            here.downloads.fetch(other, blob, lambda _: None), here.fetch(blob), return_exceptions=True
+            here.downloads.fetch(other, blob, lambda _: None, an_owner(here.store, blob)),
+            here.fetch(blob),
+            return_exceptions=True,
         )
     assert fetched is None
     assert here.has(blob, content)
@@ -291,7 +294,7 @@ async def test_a_redirect_is_followed_without_our_credential(
         async with Remotes.open(trusting) as remotes:
             remote = remotes.repository(f"{there.host}/ns/model", insecure=True)
             store = BlobStore(settings.data_dir)
-            await Downloads(store, settings).fetch(remote, blob, lambda _: None)
+            await Downloads(store, settings).fetch(remote, blob, lambda _: None, an_owner(store, blob))
     assert store.path(blob.digest).read_bytes() == content
     assert {seen.authorization for seen in there.seen} == {"Bearer a-token"}
     assert {seen.authorization for seen in elsewhere.seen} == {None}
@@ -315,8 +318,9 @@ async def test_a_redirect_to_where_nobody_should_go(
     async with Remotes.open(careful) as remotes:
         remote = remotes.repository(f"{there.host}/ns/model", insecure=True)
         error, message = expected
+        store = BlobStore(settings.data_dir)
         with pytest.raises(error, match=message):
-            await Downloads(BlobStore(settings.data_dir), settings).fetch(remote, blob, lambda _: None)
+            await Downloads(store, settings).fetch(remote, blob, lambda _: None, an_owner(store, blob))
 
 
 async def test_redirects_in_a_circle(here: Here, there: FakeRegistry, blob: Blob) -> None:
@@ -329,8 +333,9 @@ async def test_a_name_that_leads_inside(settings: Settings, there: FakeRegistry,
     careful = settings.model_copy(update={"allow_private_hosts": ()})
     async with Remotes.open(careful) as remotes:
         remote = remotes.repository(f"localhost:{there.port}/ns/model", insecure=True)
+        store = BlobStore(settings.data_dir)
         with pytest.raises(Forbidden, match="localhost is not on a public address"):
-            await Downloads(BlobStore(settings.data_dir), settings).fetch(remote, blob, lambda _: None)
+            await Downloads(store, settings).fetch(remote, blob, lambda _: None, an_owner(store, blob))
     assert there.seen == []
 
 

@@ -8,7 +8,7 @@ import pytest
 from libs.common.bus.base import Bus
 from libs.common.contracts.registry import DeleteModel, ListModels
 from libs.common.errors import InvalidRequest, ModelNotFound
-from services.registry import catalog, names, uploads
+from services.registry import catalog, imports, names, uploads
 from services.registry.context import Context
 from services.registry.prune import PARTIAL_SECONDS, prune
 
@@ -27,7 +27,7 @@ async def old_blob(ctx: Context, content: bytes) -> str:
 
 async def test_what_no_model_needs_goes_after_a_while(ctx: Context, tiny_gguf: Path, other_gguf: Path) -> None:
     for path in (tiny_gguf, other_gguf):
-        await catalog.import_gguf(ctx, "tiny", path)
+        await imports.import_gguf(ctx, "tiny", path)
     needed = {path.name for path in (ctx.settings.data_dir / "blobs").iterdir()}
     assert len(needed) == 4, "those of the version that was before, too"
     for name in needed:
@@ -46,7 +46,7 @@ async def test_models_that_an_ollama_keeps_in_the_directory_stay(ctx: Context, b
     manifest.parent.mkdir(parents=True)
     manifest.write_text(f'{{"layers":[{{"mediaType":"x","digest":"{theirs}","size":18}}]}}')
     assert await prune(ctx) == []
-    await catalog.import_gguf(ctx, "tiny", tiny_gguf)
+    await imports.import_gguf(ctx, "tiny", tiny_gguf)
     (shared, *_) = [layer.blob.digest for layer in (await catalog.find_manifest(ctx, "tiny")).layers]
     manifest.write_text(manifest.read_text() + shared)
     await bus.ask(DeleteModel(name="tiny"))
@@ -62,8 +62,8 @@ async def test_what_somebody_is_about_to_use_stays(ctx: Context) -> None:
 
 
 async def test_layers_of_forgotten_versions_go(ctx: Context, bus: Bus, tiny_gguf: Path, other_gguf: Path) -> None:
-    await catalog.import_gguf(ctx, "tiny", tiny_gguf)
-    await catalog.import_gguf(ctx, "other", other_gguf)
+    await imports.import_gguf(ctx, "tiny", tiny_gguf)
+    await imports.import_gguf(ctx, "other", other_gguf)
     await bus.ask(DeleteModel(name="tiny"))
     (model,) = await bus.ask(ListModels())
     assert model.name == "other:latest"
@@ -92,7 +92,7 @@ async def test_uploads_that_nobody_goes_on_with_are_given_up(ctx: Context) -> No
 async def test_nobody_refers_to_a_blob_while_it_goes(ctx: Context, tiny_gguf: Path) -> None:
     """Installing, deleting and pruning the same old blobs at once: the model is whole, or it is not there."""
     for _ in range(5):
-        await catalog.import_gguf(ctx, "tiny", tiny_gguf)
+        await imports.import_gguf(ctx, "tiny", tiny_gguf)
         manifest = await catalog.find_manifest(ctx, "tiny")
         for layer in manifest.layers:
             age(ctx.blobs.path(layer.blob.digest), 10 * ctx.settings.prune_after_seconds)

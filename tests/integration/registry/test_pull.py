@@ -25,7 +25,7 @@ from libs.common.contracts.registry import (
     ResolveModel,
 )
 from libs.common.errors import ModelNotFound
-from services.registry import catalog
+from services.registry import imports
 from services.registry.context import Context
 from services.registry.settings import Settings
 from tests.fixtures.buses import eventually
@@ -207,7 +207,7 @@ async def test_a_cancelled_pull_stops_and_the_next_one_goes_on(
 async def test_creates_that_wait_for_their_bases_hold_up_no_other(
     ctx: Context, gateway: Gateway, tiny_gguf: Path
 ) -> None:
-    await catalog.import_gguf(ctx, "tiny", tiny_gguf)
+    await imports.import_gguf(ctx, "tiny", tiny_gguf)
 
     async def begin_create(base: str) -> str:
         operation = uuid4().hex
@@ -223,7 +223,7 @@ async def test_creates_that_wait_for_their_bases_hold_up_no_other(
         port = silent.sockets[0].getsockname()[1]
         waiting = [await begin_create(f"127.0.0.1:{port}/ns/base{number}") for number in range(5)]
         made = await begin_create("tiny")
-        await eventually(lambda: gateway.ended(made), seconds=5)
+        await eventually(lambda: gateway.ended(made))
         assert gateway.told(made)[-1].status == "success"
         assert not any(gateway.ended(operation) for operation in waiting)
         for operation in waiting:

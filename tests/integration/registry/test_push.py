@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from libs.common.contracts.registry import CreateModel, Progress
 from libs.common.errors import ModelNotFound, ServiceError
-from services.registry import catalog
+from services.registry import catalog, imports
 from services.registry.context import Context
 from services.registry.create import create
 from services.registry.manifests import Manifest
@@ -39,7 +39,7 @@ async def there() -> AsyncIterator[FakeRegistry]:
 async def name(ctx: Context, there: FakeRegistry, tiny_gguf: Path) -> str:
     """Of a model of ours that belongs over there."""
     name = f"{there.host}/me/tiny:v1"
-    await catalog.import_gguf(ctx, name, tiny_gguf)
+    await imports.import_gguf(ctx, name, tiny_gguf)
     return name
 
 
@@ -104,7 +104,7 @@ async def test_a_layer_of_another_model_over_there_is_mounted(
     ctx: Context, there: FakeRegistry, tiny_gguf: Path, base: str, mounted: bool
 ) -> None:
     base, name = base.format(there=there.host), f"{there.host}/me/mine"
-    await catalog.import_gguf(ctx, base, tiny_gguf)
+    await imports.import_gguf(ctx, base, tiny_gguf)
     await create(ctx, CreateModel(operation_id="o", name=name, base=base, system="Be brief."), lambda _: None)
     weights = (await catalog.find_manifest(ctx, name)).layers[1].blob
     tiny_bytes = await asyncio.to_thread(tiny_gguf.read_bytes)
@@ -122,7 +122,7 @@ async def test_a_model_that_is_not_here(ctx: Context, there: FakeRegistry) -> No
 
 
 async def test_a_name_without_a_namespace_of_ones_own(ctx: Context, tiny_gguf: Path) -> None:
-    await catalog.import_gguf(ctx, "tiny", tiny_gguf)
+    await imports.import_gguf(ctx, "tiny", tiny_gguf)
     with pytest.raises(ServiceError, match="unauthorized: access denied: the name must say where to"):
         await pushed(ctx, "tiny")
 

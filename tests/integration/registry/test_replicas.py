@@ -10,22 +10,24 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from libs.common import peer_token
+from libs.common import actor, peer_token
 from libs.common.bus.base import Bus
 from libs.common.bus.memory import MemoryBroker
 from libs.common.contracts.registry import CachedBlob, ListReplicas, LocateBlob, Replica, ReplicateModel, ReportCache
-from libs.common.errors import InvalidRequest, ModelNotFound
+from libs.common.contracts.registry.models import ChangeModel
+from libs.common.errors import Forbidden, InvalidRequest, ModelNotFound
 from libs.common.tasks import Tasks
 from libs.common.web import HttpServer, create_ops_app
-from services.registry import catalog
+from services.registry import catalog, imports
 from services.registry.api import router
 from services.registry.context import Context
 from services.registry.settings import Settings
 from services.registry.store import replicas as store
 from services.worker.blobs.files import CHUNK_BYTES
 from services.worker.blobs.throttle import Throttle
+from tests.fixtures.ports import free_port
 from tests.fixtures.replica_node import Node, running_node
-from tests.fixtures.suite import eventually, free_port
+from tests.fixtures.suite import eventually
 from tests.integration.registry.conftest import BLOB_TOKEN
 
 
@@ -60,7 +62,7 @@ def big_gguf(tiny_bytes: bytes, tmp_path: Path) -> Path:
 @pytest.fixture
 async def weights(ctx: Context, big_gguf: Path) -> str:
     """The digest of the file of a model ``big``."""
-    await catalog.import_gguf(ctx, "big", big_gguf)
+    await imports.import_gguf(ctx, "big", big_gguf)
     digest = (await catalog.resolve(ctx, "big")).weights
     assert digest is not None
     return digest
@@ -220,6 +222,31 @@ async def test_more_replicas_than_nodes_is_refused(bus: Bus, nodes: tuple[Node, 
                 await bus.ask(query)
 
 
+async def test_a_shared_model_is_replicated_by_its_own(bus: Bus, nodes: tuple[Node, Node], ctx: Context) -> None:
+    await nodes[0].replicas.report()
+    await bus.ask(ChangeModel(name="big", tags=(), description="", shared=True))
+    digest = (await catalog.resolve(ctx, "big")).digest
+    for model in ("big", digest):
+        with actor.acting(actor.Actor(organization_id="acme")), pytest.raises(Forbidden):
+            await bus.ask(ReplicateModel(model=model, count=1))
+    [replica] = await bus.ask(ReplicateModel(model=digest, count=1))
+    assert replica.node in ("a", "b")
+
+
+async def test_a_digest_tells_nobody_what_others_have_on_nodes(
+    bus: Bus, nodes: tuple[Node, Node], ctx: Context, weights: str
+) -> None:
+    await nodes[0].cache.fetch(weights)
+    await until_states(bus, a="ready")
+    digest = (await catalog.resolve(ctx, "big")).digest
+    with actor.acting(actor.Actor(organization_id="acme")), pytest.raises(ModelNotFound):
+        await bus.ask(ListReplicas(model=digest))
+    await catalog.delete(ctx, "big")
+    with actor.acting(actor.Actor(organization_id="acme")), pytest.raises(ModelNotFound):
+        await bus.ask(ListReplicas(model=digest))
+    await until_states(bus, digest, a="deleted")
+
+
 async def test_a_replica_that_cannot_be_fetched_says_why(
     bus: Bus, nodes: tuple[Node, Node], ctx: Context, weights: str
 ) -> None:
@@ -244,6 +271,21 @@ async def test_peers_are_named_to_others_while_they_are_heard(
     assert (await bus.ask(LocateBlob(digest=weights, node="a"))).peers == ()
     async with ctx.db.transaction() as tx:
         assert await store.find_peers(tx, weights, "b", 0, 4) == []
+
+
+async def test_a_worker_that_was_started_again_is_named_once_and_as_it_is_now(
+    bus: Bus, nodes: tuple[Node, Node], ctx: Context, weights: str
+) -> None:
+    a, _ = nodes
+    await a.cache.fetch(weights)
+    await a.replicas.report()
+    async with ctx.db.transaction() as tx:
+        for number in range(5):
+            await store.save_peer(tx, f"dead-{number}", "a", a.reporter.peer_url, "old key")
+        await tx.execute("update peers set heard_at = now() - interval '1 second' where worker_id like 'dead-%'")
+        await tx.execute("update peers set heard_at = now() where worker_id not like 'dead-%'")
+    [peer] = (await bus.ask(LocateBlob(digest=weights, node="b"))).peers
+    assert peer_token.is_valid(a.reporter.peer_key, peer.token, weights)
 
 
 async def test_a_node_that_is_gone_for_a_month_is_forgotten(bus: Bus, ctx: Context, weights: str) -> None:

@@ -10,11 +10,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from libs.common.contracts.auth import Identity, VerifyKey
+from libs.common.contracts.auth.identity import VerifyKey
 from services.gateway import registry_http
-from services.registry import catalog
+from services.registry import catalog, imports
 from services.registry.context import Context
 from services.registry.settings import Settings
+from tests.fixtures.builders import an_identity
 from tests.fixtures.gateway import Gateway, a_gateway, serving
 from tests.integration.registry.conftest import BLOB_TOKEN
 
@@ -138,7 +139,7 @@ async def test_a_gateway_with_another_token_tells_nobody_why(http: httpx.AsyncCl
 
 @pytest.fixture
 async def model(ctx: Context, tiny_gguf: Path) -> None:
-    await catalog.import_gguf(ctx, "tiny", tiny_gguf)
+    await imports.import_gguf(ctx, "tiny", tiny_gguf)
 
 
 async def test_the_version(client: httpx.AsyncClient) -> None:
@@ -239,14 +240,12 @@ async def test_unknown_paths(client: httpx.AsyncClient) -> None:
 
 
 async def test_who_may_pull_and_who_may_push(http: httpx.AsyncClient, ctx: Context, tiny_gguf: Path) -> None:
-    await catalog.import_gguf(ctx, "tiny", tiny_gguf)
+    await imports.import_gguf(ctx, "tiny", tiny_gguf)
     roles = {"omx_boss": "operator", "omx_reader": "readonly"}
     settings = {"registry_url": str(http.base_url), "blob_token": BLOB_TOKEN, "anonymous": False}
     async with a_gateway(**settings) as gateway, gateway.client() as client:
         by_digest = {digest_of(key.encode()).removeprefix("sha256:"): role for key, role in roles.items()}
-        gateway.bus.answers[VerifyKey] = lambda query: Identity(
-            organization_id="o", user_id="u", role=by_digest[query.digest]
-        )
+        gateway.bus.answers[VerifyKey] = lambda query: an_identity(by_digest[query.digest], organization_id="default")
         stranger = await client.get("/v2/")
         assert (stranger.status_code, stranger.headers["www-authenticate"]) == (401, 'Basic realm="OllamaMax"')
         assert stranger.json()["errors"][0]["code"] == "UNAUTHORIZED"

@@ -6,20 +6,22 @@ from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from libs.common import actor
 from libs.common.bus.memory import MemoryBroker
 from libs.common.contracts.registry import Progress, ResolveModel
 from libs.common.errors import ModelNotFound, ServiceError
 from libs.common.tasks import Tasks
 from libs.common.web import HttpServer, create_ops_app
-from services.registry import catalog
+from services.registry import catalog, imports
 from services.registry.api import router
 from services.registry.context import Context
 from services.registry.pull import pull
 from services.registry.push import push
 from services.registry.settings import Settings
 from tests.fixtures.database import new_database, open_database
-from tests.integration.registry.conftest import running_registry
+from tests.integration.registry.conftest import CALLER, running_registry
 
 TOKEN = "what the other one demands"
 
@@ -28,6 +30,16 @@ TOKEN = "what the other one demands"
 class Other:
     ctx: Context
     host: str
+
+
+def through_a_gateway(app: ASGIApp) -> ASGIApp:
+    """It says on whose behalf it asks."""
+
+    async def with_actor(scope: Scope, receive: Receive, send: Send) -> None:
+        said = (actor.HEADER.encode(), actor.encode(CALLER).encode())
+        await app({**scope, "headers": [*scope.get("headers", []), said]}, receive, send)
+
+    return with_actor
 
 
 @pytest.fixture
@@ -40,7 +52,10 @@ async def other(
             open_database(urls["registry"]) as db,
             running_registry(settings, db, MemoryBroker(), "other") as ctx,
             HttpServer.running(
-                create_ops_app("registry", ctx, None, lambda: None, router), "127.0.0.1", 0, Tasks().start
+                through_a_gateway(create_ops_app("registry", ctx, None, lambda: None, router)),
+                "127.0.0.1",
+                0,
+                Tasks().start,
             ) as port,
         ):
             yield Other(ctx, f"127.0.0.1:{port}")
@@ -64,7 +79,7 @@ async def test_a_model_goes_there_and_comes_back(
     ctx: Context, other: Other, tiny_gguf: Path, tiny_bytes: bytes
 ) -> None:
     name = f"{other.host}/team/tiny:v1"
-    await catalog.import_gguf(ctx, name, tiny_gguf)
+    await imports.import_gguf(ctx, name, tiny_gguf)
     await push(ctx, name, insecure=True, report=ignore)
     here, there = await catalog.resolve(ctx, name), await catalog.resolve(other.ctx, "team/tiny:v1")
     assert there.digest == here.digest
@@ -87,7 +102,7 @@ async def test_without_a_credential_nothing_goes_there(
 ) -> None:
     stranger = settings.model_copy(update={"credentials": {}})
     name = f"{other.host}/team/tiny:v1"
-    await catalog.import_gguf(ctx, name, tiny_gguf)
+    await imports.import_gguf(ctx, name, tiny_gguf)
     async with running_registry(stranger, ctx.db, broker, "stranger") as strange:
         with pytest.raises(ServiceError, match="unauthorized: access denied"):
             await push(strange, name, insecure=True, report=ignore)

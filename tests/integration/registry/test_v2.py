@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from services.registry import catalog, uploads
+from services.registry import catalog, imports, uploads
 from services.registry.context import Context
 from services.registry.settings import Settings
 
@@ -34,7 +34,7 @@ def settings(settings: Settings) -> Settings:
 
 @pytest.fixture
 async def model(ctx: Context, tiny_gguf: Path) -> None:
-    await catalog.import_gguf(ctx, "tiny", tiny_gguf)
+    await imports.import_gguf(ctx, "tiny", tiny_gguf)
 
 
 async def begin(http: httpx.AsyncClient) -> str:
@@ -104,7 +104,7 @@ async def test_nobody_without_the_token(http: httpx.AsyncClient) -> None:
 
 async def test_tags_in_pages(ctx: Context, http: httpx.AsyncClient, tiny_gguf: Path) -> None:
     for tag in ("b", "a", "C"):
-        await catalog.import_gguf(ctx, f"tiny:{tag}", tiny_gguf)
+        await imports.import_gguf(ctx, f"tiny:{tag}", tiny_gguf)
     assert (await http.get("/v2/library/tiny/tags/list")).json() == {"name": "library/tiny", "tags": ["C", "a", "b"]}
     page = await http.get("/v2/library/tiny/tags/list?n=2")
     assert page.json()["tags"] == ["C", "a"]

@@ -6,7 +6,7 @@ import pytest
 from libs.common.bus.base import Bus
 from libs.common.contracts.registry import CopyModel, DeleteModel, ListModels, ListVersions, ResolveModel, RollBack
 from libs.common.errors import InvalidModelName, InvalidRequest, ModelNotFound, NotFound
-from services.registry import catalog, names
+from services.registry import catalog, holdings, imports, names
 from services.registry.context import Context
 from tests.fixtures.buses import eventually
 
@@ -16,7 +16,7 @@ async def two_versions(ctx: Context, bus: Bus, tiny_gguf: Path, other_gguf: Path
     """The digests of what ``tiny`` points to and of what it pointed to before."""
     digests = []
     for path in (tiny_gguf, other_gguf):
-        await catalog.import_gguf(ctx, "tiny", path)
+        await imports.import_gguf(ctx, "tiny", path)
         digests.append((await bus.ask(ResolveModel(name="tiny"))).digest)
     return digests[1], digests[0]
 
@@ -61,8 +61,8 @@ async def test_no_such_version(bus: Bus, two_versions: tuple[str, str]) -> None:
 async def test_the_oldest_are_forgotten(ctx: Context, bus: Bus, tiny_gguf: Path, other_gguf: Path, kept: int) -> None:
     keeping = replace(ctx, settings=ctx.settings.model_copy(update={"versions_kept": kept}))
     for name, path in (("a", tiny_gguf), ("b", other_gguf)):
-        await catalog.import_gguf(ctx, name, path)
-    small = await ctx.blobs.add_bytes(b'{"capabilities":["completion"]}')
+        await imports.import_gguf(ctx, name, path)
+    small = await holdings.add_bytes(ctx, b'{"capabilities":["completion"]}')
     manifest = await catalog.find_manifest(ctx, "a")
     other_config = manifest.text.replace(manifest.config.blob.digest, small.digest).replace(
         f'"size":{manifest.config.blob.size}', f'"size":{small.size}', 1
@@ -74,7 +74,7 @@ async def test_the_oldest_are_forgotten(ctx: Context, bus: Bus, tiny_gguf: Path,
 
 
 async def test_a_copy_shares_its_layers(ctx: Context, bus: Bus, tiny_gguf: Path, changes: list[str]) -> None:
-    await catalog.import_gguf(ctx, "tiny", tiny_gguf)
+    await imports.import_gguf(ctx, "tiny", tiny_gguf)
     await bus.ask(CopyModel(source="tiny", destination="me/Other:v1"))
     original, copied = [await bus.ask(ResolveModel(name=name)) for name in ("tiny", "me/other:V1")]
     assert copied.name == "me/Other:v1"
@@ -92,7 +92,7 @@ async def test_copies_that_cannot_be(bus: Bus) -> None:
 
 
 async def test_deleting_leaves_the_layers_that_others_need(ctx: Context, bus: Bus, tiny_gguf: Path) -> None:
-    await catalog.import_gguf(ctx, "tiny", tiny_gguf)
+    await imports.import_gguf(ctx, "tiny", tiny_gguf)
     ref = await bus.ask(ResolveModel(name="tiny"))
     assert ref.weights is not None
     await bus.ask(CopyModel(source="tiny", destination="me/other"))
@@ -123,7 +123,7 @@ async def test_deleting_what_is_not_there(bus: Bus) -> None:
 
 
 async def test_a_copy_of_a_model_whose_blobs_are_lost_is_refused(ctx: Context, bus: Bus, tiny_gguf: Path) -> None:
-    await catalog.import_gguf(ctx, "tiny", tiny_gguf)
+    await imports.import_gguf(ctx, "tiny", tiny_gguf)
     manifest = await catalog.find_manifest(ctx, "tiny")
     await ctx.blobs.remove(manifest.config.blob.digest)
     with pytest.raises(InvalidRequest, match=f"^blob {manifest.config.blob.digest} not found$"):

@@ -30,7 +30,7 @@ def test_without_a_good_secret_key_it_ends_with_one_line(monkeypatch: pytest.Mon
 def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AUTH_SECRET_KEY", GOOD)
     settings = load(Settings)
-    assert settings.sealing_key() == bytes(32)
+    assert settings.registration == "invitation"
     assert settings.ops_port == 11441
     assert settings.admin_password is None
     assert GOOD not in repr(settings)

@@ -10,9 +10,10 @@ from services.registry.settings import Settings as Registry
 from services.scheduler.settings import Settings as Scheduler
 from services.worker.settings import Settings as Worker
 
-REQUIRED = {
-    Gateway: {"GATEWAY_BLOB_TOKEN": "x" * 16},
+REQUIRED: dict[type[BaseSettings], dict[str, str]] = {
+    Gateway: {"GATEWAY_BLOB_TOKEN": "x" * 16, "GATEWAY_SECRET_KEY": "A" * 43 + "="},
     Registry: {"REGISTRY_BLOB_TOKEN": "x" * 16, "REGISTRY_DATA_DIR": ""},
+    Scheduler: {"SCHEDULER_SECRET_KEY": "A" * 43 + "="},
 }
 
 

@@ -6,9 +6,9 @@ import pytest
 
 from libs.common.bus.base import Ack, Handlers
 from libs.common.bus.topology import COMMANDS, DEAD, EVENTS, QUERIES, Listener, command_key, listeners, retry_queue
-from libs.common.contracts.auth import KeyRevoked, VerifyKey
+from libs.common.contracts.auth.identity import IdentityChanged, VerifyKey
 from libs.common.contracts.message import Command, Message
-from libs.common.contracts.scheduler import RequestInference
+from libs.common.contracts.scheduler.inference import RequestInference
 from libs.common.contracts.worker import InferenceFinished, RunInference
 
 
@@ -50,7 +50,7 @@ def test_single_active_is_a_property_of_the_queue() -> None:
 def test_an_instances_command_returns_to_whoever_gave_it() -> None:
     queue = the_listener("worker", RunInference).queue
     assert (queue.name, queue.exchange, queue.returns) == ("worker.i1.RunInference", COMMANDS, True)
-    assert queue.arguments["x-message-ttl"] == 2000
+    assert queue.arguments["x-message-ttl"] == 500
     assert queue.arguments["x-dead-letter-exchange"] == COMMANDS
     assert queue.arguments["x-dead-letter-routing-key"] == "scheduler.RequestInference"
 
@@ -69,8 +69,12 @@ def test_an_event_is_pooled_or_for_every_replica() -> None:
     pooled = the_listener("auth", InferenceFinished).queue
     assert (pooled.name, pooled.exchange, pooled.exclusive) == ("auth.worker.InferenceFinished", EVENTS, False)
     assert pooled.routing_key == "worker.InferenceFinished"
-    own = the_listener("gateway", KeyRevoked, every_replica=True).queue
-    assert (own.name, own.routing_key, own.exclusive) == ("gateway.i1.auth.KeyRevoked", "auth.KeyRevoked", True)
+    own = the_listener("gateway", IdentityChanged, every_replica=True).queue
+    assert (own.name, own.routing_key, own.exclusive) == (
+        "gateway.i1.auth.IdentityChanged",
+        "auth.IdentityChanged",
+        True,
+    )
 
 
 def test_a_retry_comes_back_through_the_default_exchange() -> None:

@@ -10,15 +10,16 @@ from deploy.local.errors import SetupError
 from deploy.local.launch import start_time
 from deploy.local.leftovers import running_programs
 from deploy.local.programs import Program, require_free_ports
+from tests.fixtures.ports import free_port
 
 SLEEPER = Program("sleeper", ("/bin/sleep", "60"), {"SECRET": "x"})
 
 
 def test_a_taken_port_is_named_with_the_setting_that_moves_it() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        with pytest.raises(SetupError, match=rf"port {port} \(sleeper\) is taken.*SLEEPER_PORT"):
-            require_free_ports(replace(SLEEPER, ports={"SLEEPER_PORT": port}))
+    port = free_port()
+    refused = pytest.raises(SetupError, match=rf"port {port} \(sleeper\) is taken.*SLEEPER_PORT")
+    with socket.create_server(("127.0.0.1", port)), refused:
+        require_free_ports(replace(SLEEPER, ports={"SLEEPER_PORT": port}))
     require_free_ports(replace(SLEEPER, ports={"SLEEPER_PORT": port}))
 
 

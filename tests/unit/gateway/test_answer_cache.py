@@ -3,9 +3,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from libs.common.errors import ModelNotFound, ServiceError, Unavailable
+from libs.common.errors import ModelNotFound, ServiceError, Unauthenticated, Unavailable
 from libs.common.tasks import Tasks
 from services.gateway.answer_cache import REFUSAL_SECONDS, RETRY_SECONDS, AnswerCache
+from tests.fixtures.buses import eventually
 
 
 class Owner:
@@ -28,10 +29,11 @@ class Owner:
 class World:
     def __init__(self) -> None:
         self.now = 0.0
+        self.era = 1
         self.tasks = Tasks()
         self.owner = Owner()
         self.cache: AnswerCache[str] = AnswerCache(
-            self.tasks, fresh_seconds=60, usable_seconds=600, clock=lambda: self.now
+            self.tasks, fresh_seconds=60, usable_seconds=600, clock=lambda: self.now, era=lambda: self.era
         )
 
     async def get(self) -> str:
@@ -103,6 +105,19 @@ async def test_an_owner_that_is_away_is_asked_again_each_time_for_what_is_unknow
         assert world.owner.asked == asked
 
 
+async def test_strangers_do_not_drive_out_who_is_known(world: World) -> None:
+    cache: AnswerCache[str] = AnswerCache(world.tasks, size=3)
+    await cache.get("known", world.owner.ask)
+    world.owner.answer = Unauthenticated()
+    for number in range(10):
+        with pytest.raises(Unauthenticated):
+            await cache.get(f"guess {number}", world.owner.ask)
+    assert await cache.get("known", world.owner.ask) == "yes"
+    cache.forget("known")
+    with pytest.raises(Unauthenticated):
+        await cache.get("known", world.owner.ask)
+
+
 async def test_what_is_forgotten_is_asked_for_again(world: World) -> None:
     await world.get()
     world.cache.forget("k")
@@ -119,5 +134,28 @@ async def test_an_answer_from_before_the_change_is_not_kept(world: World) -> Non
     world.cache.forget("k")
     world.owner.may_answer.set()
     assert await early == "yes"
+    world.owner.answer = "changed"
+    assert await world.get() == "changed"
+
+
+async def test_after_lost_invalidations_known_answers_are_asked_for_again(world: World) -> None:
+    await world.get()
+    world.era += 1
+    world.owner.answer = Unavailable()
+    assert await world.get() == "yes", "the owner is away: better than nothing"
+    assert world.owner.asked == 2
+    world.era += 1
+    world.owner.answer = ModelNotFound()
+    with pytest.raises(ModelNotFound):
+        await world.get()
+
+
+async def test_an_answer_that_was_under_way_while_invalidations_were_lost_is_not_kept(world: World) -> None:
+    world.owner.may_answer.clear()
+    asking = asyncio.create_task(world.get())
+    await eventually(lambda: world.owner.asked == 1)
+    world.era += 1
+    world.owner.may_answer.set()
+    assert await asking == "yes"
     world.owner.answer = "changed"
     assert await world.get() == "changed"

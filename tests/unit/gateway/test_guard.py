@@ -2,9 +2,14 @@ from typing import Any
 
 import pytest
 
+from libs.common.contracts.gateway import ConfigVersion, SystemConfig
 from services.gateway.api.guard import is_local_host
 from tests.fixtures.gateway import a_gateway
 
+CONTRACT_HEADERS = """
+    Authorization Content-Type User-Agent Accept X-Requested-With OpenAI-Beta X-Stainless-Lang X-Stainless-OS
+    X-Stainless-Arch X-Stainless-Retry-Count X-Api-Key Anthropic-Version Anthropic-Beta X-Request-Id If-Match
+"""
 LOCAL_HOSTS = """
     localhost LOCALHOST:11434 127.0.0.1:11434 [::1]:11434 ::1 0.0.0.0 192.168.1.5:80 10.0.0.1
     box.local gateway.internal:11434 a.localhost
@@ -68,7 +73,48 @@ async def test_preflight() -> None:
     assert (response.status_code, response.content) == (204, b"")
     assert response.headers["access-control-max-age"] == "43200"
     assert "POST" in response.headers["access-control-allow-methods"]
-    assert "X-Api-Key" in response.headers["access-control-allow-headers"]
+    assert set(CONTRACT_HEADERS.split()) <= set(response.headers["access-control-allow-headers"].split(","))
+
+
+async def test_a_client_may_name_its_request_in_words_that_do_no_harm() -> None:
+    for given, kept in (("a-client_id-1", True), ("short", False), ("a b c d e f", False), ("x" * 65, False)):
+        answered = (await get({}, **{"X-Request-Id": given})).headers["x-request-id"]
+        assert (answered == given) is kept
+
+
+async def test_every_answer_is_safe_for_browsers() -> None:
+    for headers in ({}, {"Origin": "null"}, {"Host": "e.example"}):
+        answer = (await get({}, **headers)).headers
+        assert answer["x-content-type-options"] == "nosniff"
+        assert answer["x-frame-options"] == "DENY"
+        assert answer["referrer-policy"] == "no-referrer"
+        assert "frame-ancestors 'none'" in answer["content-security-policy"]
+        assert "strict-transport-security" not in answer
+
+
+async def test_behind_tls_browsers_are_told_to_stay_there() -> None:
+    trusting = {"trusted_proxies": "127.0.0.0/8"}
+    told = {"X-Forwarded-For": "192.0.2.1", "X-Forwarded-Proto": "https"}
+    assert "strict-transport-security" in (await get(trusting, **told)).headers
+    assert "strict-transport-security" not in (await get({}, **told)).headers
+
+
+async def test_a_proxys_word_does_not_open_the_door_to_a_foreign_host() -> None:
+    told = {"Host": "evil.example", "X-Forwarded-For": "127.0.0.1", "X-Forwarded-Host": "localhost"}
+    assert (await get({"trusted_proxies": "127.0.0.0/8"}, **told)).status_code == 403
+
+
+async def test_too_many_headers() -> None:
+    assert (await get({}, **{f"X-{number}": "1" for number in range(200)})).status_code == 431
+    assert (await get({}, X="1" * 40_000)).status_code == 431
+
+
+async def test_origins_are_changed_while_we_run() -> None:
+    async with a_gateway() as gateway, gateway.client(Origin="https://new.example") as http:
+        assert (await http.get("/api/version")).status_code == 403
+        config = SystemConfig(origins=("https://new.example",))
+        gateway.ctx.config.hear(ConfigVersion(version=2, config=config))
+        assert (await http.get("/api/version")).status_code == 200
 
 
 async def test_every_response_has_a_request_id() -> None:

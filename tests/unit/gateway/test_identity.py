@@ -2,6 +2,7 @@ import base64
 import hashlib
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jwt
@@ -9,13 +10,28 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import RSAAlgorithm
 
-from libs.common.contracts.auth import ISSUER, GetSigningKeys, Identity, SigningKeys, VerifyKey
+from libs.common.contracts.auth.identity import (
+    ISSUER,
+    GetSigningKeys,
+    Identity,
+    IdentityChanged,
+    SigningKeys,
+    VerifyKey,
+    VerifySession,
+)
 from libs.common.errors import Unauthenticated
+from services.auth.signing import AHEAD_SECONDS
+from services.gateway.access_tokens import KEYS_SECONDS, AccessTokens
 from services.gateway.api.caller import credential
+from services.gateway.api.platform.auth import JWKS_KEPT_SECONDS
+from tests.fixtures.builders import an_identity
 from tests.fixtures.gateway import Gateway, a_gateway
 
 KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 OTHER_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
+KEY_DIGEST = hashlib.sha256(b"omx_a").hexdigest()
 
 
 def jwk(kid: str = "k1") -> dict[str, str]:
@@ -23,7 +39,7 @@ def jwk(kid: str = "k1") -> dict[str, str]:
 
 
 def token(kid: str = "k1", key: Any = KEY, **claims: Any) -> str:
-    defaults = {"iss": ISSUER, "sub": "u1", "org": "o1", "role": "admin", "exp": int(time.time()) + 60}
+    defaults = {"iss": ISSUER, "sub": "u1", "org": "o1", "sid": "s1", "exp": int(time.time()) + 60}
     return jwt.encode({**defaults, **claims}, key, "RS256", {"kid": kid})
 
 
@@ -31,9 +47,8 @@ def token(kid: str = "k1", key: Any = KEY, **claims: Any) -> str:
 async def gateway() -> Any:
     async with a_gateway(anonymous=False) as gateway:
         gateway.bus.answers[GetSigningKeys] = lambda _: SigningKeys(keys=(jwk(),))
-        gateway.bus.answers[VerifyKey] = lambda query: Identity(
-            organization_id="o", user_id="u", key_id=query.digest[:4]
-        )
+        gateway.bus.answers[VerifyKey] = lambda query: an_identity(key_id=query.digest[:4])
+        gateway.bus.answers[VerifySession] = lambda query: an_identity("admin", session_id=query.session_id)
         yield gateway
 
 
@@ -65,7 +80,8 @@ def test_broken_basic_is_no_caller(value: str) -> None:
         credential({"authorization": f"Basic {value}"})
 
 
-async def test_a_key_is_verified_once_until_it_is_revoked(gateway: Gateway) -> None:
+async def test_a_key_is_verified_once_until_it_is_revoked(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.gateway.answer_cache.REFUSAL_SECONDS", 60)
     identities = gateway.ctx.identities
     first, again = await identities.identify("omx_a"), await identities.identify("omx_a")
     assert first == again
@@ -75,19 +91,67 @@ async def test_a_key_is_verified_once_until_it_is_revoked(gateway: Gateway) -> N
         raise Unauthenticated
 
     gateway.bus.answers[VerifyKey] = nobody
-    identities.forget(hashlib.sha256(b"omx_a").hexdigest())
+    identities.forget(IdentityChanged(key_digest=KEY_DIGEST))
     for _ in range(20):
         with pytest.raises(Unauthenticated):
             await identities.identify("omx_a")
     assert gateway.bus.asked[VerifyKey] == 2, "a bad key does not hammer auth"
 
 
-async def test_a_token_is_verified_here_and_then_remembered(gateway: Gateway) -> None:
+async def test_a_token_is_verified_here_and_its_session_asked_for_once(gateway: Gateway) -> None:
     access = token()
     for _ in range(2):
-        identity = await gateway.ctx.identities.identify(access)
-        assert (identity.organization_id, identity.user_id, identity.role) == ("o1", "u1", "admin")
-    assert gateway.bus.asked[GetSigningKeys] == 1
+        assert await gateway.ctx.identities.identify(access) == an_identity("admin", session_id="s1")
+    await gateway.ctx.identities.identify(token(jti="of the same session"))
+    assert (gateway.bus.asked[GetSigningKeys], gateway.bus.asked[VerifySession]) == (1, 1)
+
+
+async def test_a_token_is_good_at_once_where_the_clock_is_behind(gateway: Gateway) -> None:
+    ahead = int(time.time()) + 5
+    assert (await gateway.ctx.identities.identify(token(iat=ahead))).session_id == "s1"
+
+
+async def test_a_good_token_of_an_ended_session(gateway: Gateway) -> None:
+    def ended(_query: VerifySession) -> Identity:
+        raise Unauthenticated
+
+    gateway.bus.answers[VerifySession] = ended
+    with pytest.raises(Unauthenticated):
+        await gateway.ctx.identities.identify(token())
+
+
+@pytest.mark.parametrize(
+    ("changed", "asked"),
+    [
+        (IdentityChanged(key_digest=KEY_DIGEST), (2, 1)),
+        (IdentityChanged(session_id="s1"), (1, 2)),
+        (IdentityChanged(user_id="u"), (2, 2)),
+        (IdentityChanged(organization_id="o"), (2, 2)),
+        (IdentityChanged(user_id="somebody else", organization_id="another"), (1, 1)),
+        (IdentityChanged(), (1, 1)),
+    ],
+)
+async def test_who_changed_is_asked_for_again(
+    gateway: Gateway, changed: IdentityChanged, asked: tuple[int, int]
+) -> None:
+    callers = ("omx_a", token())
+    for caller in callers:
+        await gateway.ctx.identities.identify(caller)
+    gateway.ctx.identities.forget(changed)
+    for caller in callers:
+        await gateway.ctx.identities.identify(caller)
+    assert (gateway.bus.asked[VerifyKey], gateway.bus.asked[VerifySession]) == asked
+
+
+@pytest.mark.parametrize("make", [lambda: "omx_a", token], ids=["key", "token"])
+async def test_a_remembered_caller_whose_time_is_over(gateway: Gateway, make: Callable[[], str]) -> None:
+    known = make()
+    over = an_identity(expires_at=time.time())
+    gateway.bus.answers[VerifyKey] = gateway.bus.answers[VerifySession] = lambda _: over
+    for _ in range(2):
+        with pytest.raises(Unauthenticated):
+            await gateway.ctx.identities.identify(known)
+    assert gateway.bus.asked[VerifyKey] + gateway.bus.asked[VerifySession] == 1
 
 
 @pytest.mark.parametrize(
@@ -95,12 +159,12 @@ async def test_a_token_is_verified_here_and_then_remembered(gateway: Gateway) ->
     [
         token(exp=int(time.time()) - 1),
         token(iss="somebody"),
-        token(org=None),
+        token(sid=None),
         token(key=OTHER_KEY),
         token("unknown"),
         token()[:-4] + "AAAA",
-        jwt.encode({"sub": "u", "org": "o", "iss": ISSUER, "exp": 2**40}, "x" * 32, "HS256", {"kid": "k1"}),
-        jwt.encode({"sub": "u", "org": "o", "iss": ISSUER, "exp": 2**40}, "", "none", {"kid": "k1"}),
+        jwt.encode({"sub": "u", "sid": "s", "iss": ISSUER, "exp": 2**40}, "x" * 32, "HS256", {"kid": "k1"}),
+        jwt.encode({"sub": "u", "sid": "s", "iss": ISSUER, "exp": 2**40}, "", "none", {"kid": "k1"}),
         "eyJ.a.b",
         "eyJ" + "a" * 10_000 + "..",
         "omx",
@@ -120,12 +184,47 @@ async def test_unknown_key_ids_do_not_hammer_auth(gateway: Gateway) -> None:
     assert gateway.bus.asked[GetSigningKeys] == 1
 
 
+async def test_a_key_that_is_published_ahead_is_known_when_it_signs(gateway: Gateway) -> None:
+    now = 0.0
+    tokens = AccessTokens(gateway.ctx.bus, gateway.ctx.tasks, clock=lambda: now)
+    await tokens.session_of(token())
+    gateway.bus.answers[GetSigningKeys] = lambda _: SigningKeys(keys=(jwk("k2"), jwk()))
+    now = KEYS_SECONDS + 1
+    assert await tokens.session_of(token(jti="another")) == "s1"
+    gateway.bus.answers[GetSigningKeys] = lambda _: SigningKeys(keys=())
+    assert await tokens.session_of(token("k2")) == "s1"
+    assert max(KEYS_SECONDS, JWKS_KEPT_SECONDS) < AHEAD_SECONDS, "nobody meets a key for the first time when it signs"
+
+
 async def test_anonymous_callers_and_foreign_keys() -> None:
     async with a_gateway() as gateway:
         for headers in ({}, {"Authorization": "Bearer ollama"}, {"x-api-key": "sk-123"}):
             async with gateway.client(**headers) as http:
                 assert (await http.post("/api/chat", json={"model": "m", "messages": []})).status_code == 200
-            assert gateway.started[-1][0] == Identity(organization_id="default", user_id="anonymous", role="operator")
+            caller = gateway.started[-1][0]
+            assert (caller.organization_id, caller.user_id, caller.role) == ("default", "anonymous", "anonymous")
+            assert caller.permissions == {"model:read", "inference:run", "model:manage"}
+
+
+@pytest.mark.parametrize(("beyond", "status"), [(False, 401), (True, 200)])
+async def test_whom_a_proxy_brings_from_elsewhere_is_not_on_loopback(beyond: bool, status: int) -> None:
+    settings = {"trusted_proxies": ("127.0.0.0/8",), "anonymous_beyond_loopback": beyond}
+    async with a_gateway(**settings) as gateway, gateway.client() as http:
+        chat = {"model": "m", "messages": []}
+        assert (await http.post("/api/chat", json=chat)).status_code == 200
+        assert "model:manage" in gateway.started[-1][0].permissions
+        remote = {"X-Forwarded-For": "192.0.2.1"}
+        assert (await http.post("/api/chat", json=chat, headers=remote)).status_code == status
+        assert len(gateway.started) == 1 or "model:manage" not in gateway.started[-1][0].permissions
+
+
+@pytest.mark.parametrize("trusted", [("127.0.0.0/8",), ()])
+async def test_nobody_is_on_loopback_because_the_proxy_is(trusted: tuple[str, ...]) -> None:
+    """Of two headers that differ none is believed, and of a proxy that is not ours neither."""
+    remote = {"X-Forwarded-For": "192.0.2.1", "Forwarded": "for=6.6.6.6"}
+    async with a_gateway(trusted_proxies=trusted) as gateway, gateway.client(**remote) as http:
+        assert (await http.post("/api/chat", json={"model": "m", "messages": []})).status_code == 401
+        assert not gateway.started
 
 
 @pytest.mark.parametrize("headers", [{"Authorization": "Bearer eyJ.bad.token"}, {"Authorization": "Basic ???"}])

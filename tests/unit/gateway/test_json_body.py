@@ -1,13 +1,17 @@
+import asyncio
 import json
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.types import Receive
 
-from libs.common.errors import InvalidRequest
-from services.gateway.api.json_body import Fields, decode, parse_json, read_body
+from libs.common.errors import InvalidRequest, Unavailable
+from services.gateway.api import connection
+from services.gateway.api.json_body import LONG_BODY_BYTES, Fields, decode, parse_json, read_body
 
 json_values = st.recursive(
     st.none()
@@ -76,6 +80,52 @@ async def test_a_body_in_pieces_is_put_together() -> None:
         return messages.pop(0)
 
     assert await read_body(receive, {}, 3) == b"abc"
+
+
+def a_client(*parts: bytes) -> Receive:
+    """That stops before its last piece."""
+    messages = [{"type": "http.request", "body": part, "more_body": True} for part in parts]
+
+    async def receive() -> dict[str, Any]:
+        if not messages:
+            await asyncio.Event().wait()
+        return messages.pop(0)
+
+    return receive
+
+
+async def test_a_body_that_stops_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "PAUSE_SECONDS", 0.05)
+    async with asyncio.timeout(10):
+        with pytest.raises(Unavailable, match="the upload stopped"):
+            await read_body(a_client(b"{", b" "), {}, 100)
+
+
+async def test_long_bodies_are_held_to_account_until_they_end() -> None:
+    held: list[str] = []
+
+    @contextmanager
+    def while_long() -> Iterator[None]:
+        held.append("begins")
+        yield
+        held.append("ends")
+
+    async def read(*sizes: int) -> None:
+        messages = [
+            {"type": "http.request", "body": bytes(size), "more_body": bool(left)}
+            for size, left in zip(sizes, range(len(sizes) - 1, -1, -1), strict=True)
+        ]
+
+        async def receive() -> dict[str, Any]:
+            return messages.pop(0)
+
+        assert len(await read_body(receive, {}, 4 * LONG_BODY_BYTES, while_long)) == sum(sizes)
+
+    await read(LONG_BODY_BYTES, 0)
+    await read(LONG_BODY_BYTES + 1)
+    assert held == [], "it is short, or has come already"
+    await read(LONG_BODY_BYTES, 1, 1, LONG_BODY_BYTES)
+    assert held == ["begins", "ends"]
 
 
 def test_keys_match_in_any_case_and_the_last_duplicate_wins() -> None:

@@ -109,9 +109,10 @@ async def test_a_sign_of_life_is_no_line(operations: Operations, operation: Oper
     async def first_line() -> Progress:
         return await anext(aiter(operation))
 
+    operation._silence_seconds = 1
     reading = asyncio.create_task(first_line())
-    for _ in range(8):  # together longer than the silence that is borne
-        await asyncio.sleep(0.01)
+    for _ in range(6):  # together longer than the silence that is borne
+        await asyncio.sleep(0.2)
         operations.hear(report())
     operations.hear(report("success", finished=True))
     assert (await reading).status == "success"

@@ -7,24 +7,18 @@ from typing import Any
 import httpx
 import pytest
 
-from libs.common.contracts.auth import (
-    ApiKey,
-    CreatedApiKey,
-    CreateKey,
-    Identity,
-    ListKeys,
-    Login,
-    RevokeKey,
-    Session,
-    VerifyKey,
-)
+from libs.common.contracts.auth.identity import VerifyKey
+from libs.common.contracts.auth.keys import ApiKey, CreatedApiKey, CreateKey, ListKeys, RevokeKey
+from libs.common.contracts.auth.sessions import Login, Session
 from libs.common.contracts.gateway import HeartbeatRequested, ModelUnloadRequested
 from libs.common.contracts.inference import ModelDetails
 from libs.common.contracts.message import Event
+from libs.common.contracts.paging import Page
+from libs.common.contracts.permissions import Permission
 from libs.common.contracts.registry import DescribeModel, ListModels, ModelDescription, ModelSummary
 from libs.common.contracts.worker import LoadedModel
 from libs.common.errors import ModelNotFound, NotFound, Unauthenticated, Unavailable
-from tests.fixtures.builders import a_heartbeat, a_loaded_model, a_model
+from tests.fixtures.builders import a_heartbeat, a_loaded_model, a_model, a_session, an_identity
 from tests.fixtures.gateway import Gateway, a_gateway
 
 LIMIT = 4096
@@ -33,7 +27,7 @@ LIMIT = 4096
 @pytest.fixture
 async def gateway() -> AsyncIterator[Gateway]:
     async with a_gateway(max_body_bytes=LIMIT) as gateway:
-        gateway.bus.answers[VerifyKey] = lambda _: Identity(organization_id="o", user_id="u", key_id="k")
+        gateway.bus.answers[VerifyKey] = lambda _: an_identity(key_id="k")
         yield gateway
 
 
@@ -270,7 +264,9 @@ async def test_ps_knows_at_once_what_was_unloaded(gateway: Gateway, http: httpx.
     assert len((await http.get("/api/ps")).json()["models"]) == 1
     await http.post("/api/generate", json={"model": "m", "keep_alive": 0})
     gateway.bus.on_publish = lambda _event: None
-    assert gateway.ctx.cluster.loaded(time.monotonic()) == [], "before it was answered"
+    assert gateway.ctx.cluster.loaded(time.monotonic(), an_identity(organization_id="default")) == [], (
+        "before it was answered"
+    )
 
 
 async def test_ps_without_a_broker_tells_what_is_known(gateway: Gateway, http: httpx.AsyncClient) -> None:
@@ -337,11 +333,11 @@ async def test_login(gateway: Gateway, http: httpx.AsyncClient) -> None:
     def log_in(query: Login) -> Session:
         if query.password != "right":
             raise Unauthenticated
-        return Session(access_token="t", expires_in=900)
+        return a_session()
 
     gateway.bus.answers[Login] = log_in
     response = await http.post("/api/v1/auth/login", json={"email": "a@b.example", "password": "right"})
-    assert response.json() == {"access_token": "t", "token_type": "bearer", "expires_in": 900}
+    assert response.json() == a_session().model_dump(mode="json")
     response = await http.post("/api/v1/auth/login", json={"email": "a@b.example", "password": "wrong"})
     assert (response.status_code, response.json()["error"]["code"]) == (401, "unauthenticated")
 
@@ -351,7 +347,7 @@ KEY = ApiKey(id="00000000-0000-0000-0000-000000000001", name="n", prefix="omx_1"
 
 async def test_platform_bodies_are_json_whatever_they_are_called(gateway: Gateway, http: httpx.AsyncClient) -> None:
     """As in the operator's guide: curl sends the type of a form unless it is told otherwise."""
-    gateway.bus.answers[Login] = lambda _: Session(access_token="t", expires_in=900)
+    gateway.bus.answers[Login] = lambda _: a_session()
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
     body = '{"email": "a@b", "password": "right"}'
     response = await http.post("/api/v1/auth/login", content=body, headers=headers)
@@ -359,24 +355,28 @@ async def test_platform_bodies_are_json_whatever_they_are_called(gateway: Gatewa
 
 
 async def test_keys(gateway: Gateway, caller: httpx.AsyncClient) -> None:
-    users: list[str] = []
+    asked: list[CreateKey | ListKeys | RevokeKey] = []
 
     def played(answer: Any) -> Any:
         def answered(query: CreateKey | ListKeys | RevokeKey) -> Any:
-            users.append(query.user_id)
+            asked.append(query)
             return answer
 
         return answered
 
     gateway.bus.answers[CreateKey] = played(CreatedApiKey(**KEY.model_dump(), key="omx_123"))
-    gateway.bus.answers[ListKeys] = played((KEY,))
+    gateway.bus.answers[ListKeys] = played(Page(items=(KEY,)))
     gateway.bus.answers[RevokeKey] = played(KEY)
-    created = await caller.post("/api/v1/keys", json={"name": "n"})
-    assert (created.status_code, created.json()["key"]) == (201, "omx_123")
-    assert (await caller.get("/api/v1/keys")).json()["keys"][0]["prefix"] == "omx_1"
-    revoked = await caller.delete(f"/api/v1/keys/{KEY.id}")
+    created = await caller.post("/api/v1/keys", json={"name": "n", "scopes": ["model:read"], "models": ["m*"]})
+    assert (created.status_code, created.json()["key"], created.headers["etag"]) == (201, "omx_123", '"1"')
+    assert (await caller.get("/api/v1/keys")).json()["items"][0]["prefix"] == "omx_1"
+    revoked = await caller.delete(f"/api/v1/keys/{KEY.id}", headers={"If-Match": '"7"'})
     assert (revoked.status_code, revoked.content) == (204, b"")
-    assert users == ["u"] * 3
+    assert asked == [
+        CreateKey(name="n", scopes=frozenset({Permission.MODEL_READ}), models=("m*",)),
+        ListKeys(user_id="u"),
+        RevokeKey(key_id=KEY.id, expected_version=7),
+    ]
 
 
 async def test_revoking_what_is_not_there(gateway: Gateway, caller: httpx.AsyncClient) -> None:
@@ -385,7 +385,8 @@ async def test_revoking_what_is_not_there(gateway: Gateway, caller: httpx.AsyncC
 
     gateway.bus.answers[RevokeKey] = nobody
     response = await caller.delete(f"/api/v1/keys/{KEY.id}")
-    assert (response.status_code, response.json()) == (404, {"error": {"code": "not_found", "message": "no such key"}})
+    error = {"code": "not_found", "message": "no such key", "request_id": response.headers["x-request-id"]}
+    assert (response.status_code, response.json()) == (404, {"error": error})
 
 
 @pytest.mark.parametrize(
@@ -412,6 +413,6 @@ async def test_the_platform_refuses_in_one_shape(
 ) -> None:
     response = await caller.request(method, path, content=content, headers={"Content-Type": "application/json"})
     assert response.status_code == status
-    assert set(response.json()["error"]) == {"code", "message"}
+    assert set(response.json()["error"]) == {"code", "message", "request_id"}
     assert "hunter2" not in response.text
     assert ("retry-after" in response.headers) == (status == 503)

@@ -3,9 +3,10 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from libs.common.contracts.auth import Identity, VerifyKey
+from libs.common.contracts.auth.identity import VerifyKey
 from libs.common.contracts.registry import ListVersions, ModelVersion, RollBack
 from libs.common.errors import ModelNotFound
+from tests.fixtures.builders import an_identity
 from tests.fixtures.gateway import Gateway, a_gateway
 
 DIGEST = "a" * 64
@@ -19,7 +20,7 @@ async def gateway() -> AsyncIterator[Gateway]:
 
 
 def caller(gateway: Gateway, role: str) -> httpx.AsyncClient:
-    gateway.bus.answers[VerifyKey] = lambda _query: Identity(organization_id="o", user_id="u", role=role)
+    gateway.bus.answers[VerifyKey] = lambda _query: an_identity(role)
     return gateway.client(Authorization="Bearer omx_key")
 
 
@@ -39,7 +40,7 @@ async def test_list_and_restore(gateway: Gateway, model: str) -> None:
     async with caller(gateway, "operator") as http:
         listed = await http.get(f"/api/v1/models/{model}/versions")
         restored = await http.post(f"/api/v1/models/{model}/versions/{DIGEST}/restore")
-    assert (listed.status_code, listed.json()) == (200, {"versions": [VERSION.model_dump()]})
+    assert (listed.status_code, listed.json()) == (200, {"items": [VERSION.model_dump()], "next_cursor": None})
     assert (restored.status_code, restored.json()) == (200, VERSION.model_dump())
     assert asked == [ListVersions(name=model), RollBack(name=model, digest=DIGEST)]
 

@@ -83,11 +83,13 @@ def test_keys_arrays_and_tensors(tmp_path: Path) -> None:
         key("number", UINT32, struct.pack("<I", 7)),
         key("text", STRING, text("é")),
         key("bytes", ARRAY, array(UINT8, 2, b"\x01\x02")),
+        key("many", ARRAY, array(UINT8, 1025, bytes(1025))),
         key("texts", ARRAY, array(STRING, 2, text("a") + text(""))),
         tensors=(tensor("w", (32, 2), 8),),
     )
     path = write(tmp_path, content + bytes(200))
     found = gguf_file.read(path, arrays=True)
-    assert found.values == {"number": 7, "text": "é", "bytes": [1, 2], "texts": ["a", ""]}
+    small = {"number": 7, "text": "é", "bytes": [1, 2]}
+    assert found.values == {**small, "many": [0] * 1025, "texts": ["a", ""]}
     assert [(tensor.name, tensor.type.name, tensor.shape) for tensor in found.tensors] == [("w", "Q8_0", (32, 2))]
-    assert gguf_file.read(path, arrays=False).values == {"number": 7, "text": "é", "bytes": None, "texts": None}
+    assert gguf_file.read(path, arrays=False).values == {**small, "many": None, "texts": None}

@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 
 from libs.common.bus.base import Ack, Bus, Delivery, Handlers
 from libs.common.bus.memory import MemoryBroker, MemoryBus
 from libs.common.contracts.registry import OperationReported, Progress, PullModel
-from libs.common.errors import ModelNotFound, Unavailable
+from libs.common.errors import ModelNotFound, ServiceError, Unavailable
 from libs.common.tasks import Tasks
 from services.registry import operations as module
 from services.registry import progress
@@ -39,7 +40,7 @@ class Script:
 class HeldCommand:
     """A delivery."""
 
-    message_id, redelivered, attempt = "m", False, 1
+    message_id, redelivered, attempt, lost = "m", False, 1, False
 
     def __init__(self) -> None:
         self.acknowledged = False
@@ -172,6 +173,54 @@ async def test_what_is_away_for_a_moment_ends_no_work(
     assert times == 3
 
 
+@pytest.mark.parametrize(
+    "error", [None, Unavailable("no"), OSError(28, "full"), ZeroDivisionError(), ModelNotFound("m")]
+)
+async def test_however_it_ends_that_is_noted_before_it_is_told(
+    world: World, monkeypatch: pytest.MonkeyPatch, error: Exception | None
+) -> None:
+    monkeypatch.setattr(module, "AGAIN_SECONDS", (0,))
+    registry, held, noted = await world.start_registry(), HeldCommand(), []
+    world.script.error = error
+    world.script.may_end.set()
+
+    async def ended(failure: ServiceError | None) -> None:
+        assert world.ends("a") == []
+        noted.append(failure and failure.code)
+        if len(noted) == 1:
+            raise Unavailable("the database is away for a moment")
+
+    work = partial(world.script.work, "a")
+    await registry.operations.accept(PullModel(operation_id="a", name="m"), held, work, ended)
+    await eventually(lambda: held.acknowledged)
+    assert noted == [world.ends("a")[0] or None] * 2
+
+
+async def test_an_end_that_cannot_be_noted_ends_all_the_same(world: World) -> None:
+    registry, held = await world.start_registry(), HeldCommand()
+    world.script.may_end.set()
+
+    async def ended(_failure: ServiceError | None) -> None:
+        raise ZeroDivisionError
+
+    work = partial(world.script.work, "a")
+    await registry.operations.accept(PullModel(operation_id="a", name="m"), held, work, ended)
+    await eventually(lambda: held.acknowledged)
+    assert (world.ends("a"), world.left(registry)) == ([""], 0)
+
+
+async def test_what_is_refused_is_noted(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_HELD", 0)
+    registry, held, noted = await world.start_registry(), HeldCommand(), []
+
+    async def ended(failure: ServiceError | None) -> None:
+        noted.append(failure and failure.code)
+
+    work = partial(world.script.work, "a")
+    await registry.operations.accept(PullModel(operation_id="a", name="m"), held, work, ended)
+    assert (noted, held.acknowledged) == (["overloaded"], True)
+
+
 async def test_a_command_that_comes_again_joins(world: World) -> None:
     registry = await world.start_registry()
     await world.send("a")
@@ -281,6 +330,7 @@ async def test_what_has_ended_does_not_begin_again(world: World) -> None:
     await world.send("a")
     await world.send("b")
     await eventually(lambda: world.ends("b") == [""])
+    await eventually(lambda: world.left(registry) == 0)
     assert world.script.begun == ["a", "b"]
     registry.bus.disconnect()
     await world.start_registry()
@@ -299,7 +349,7 @@ async def test_a_few_run_some_wait_and_more_are_refused(world: World, monkeypatc
     world.script.may_end.set()
     await eventually(lambda: world.left(registry) == 0)
     assert len(world.script.begun) == MOST_HELD
-    assert all("" in world.ends(str(number)) for number in range(MOST_HELD))
+    await eventually(lambda: all("" in world.ends(str(number)) for number in range(MOST_HELD)))
 
 
 async def test_a_cancelled_one_that_waits_never_begins(world: World) -> None:

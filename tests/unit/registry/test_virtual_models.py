@@ -73,6 +73,18 @@ def test_a_worker_that_leaves_is_forgotten_at_once(virtual: VirtualModels) -> No
 async def test_a_registry_that_has_just_started_hears_the_workers_first() -> None:
     clock = iter((0.0, 0.1, FIRST_ROUND_SECONDS, FIRST_ROUND_SECONDS))
     models = VirtualModels(clock=lambda: next(clock))
-    models.begin()
+    models.begin(lambda: 1)
     assert [models.settled, models.settled] == [False, True]
     await models.wait_for_first_round()
+
+
+def test_after_a_lost_connection_the_silence_was_ours(clock: Clock) -> None:
+    connections = 1
+    models = VirtualModels(clock)
+    models.begin(lambda: connections)
+    models.hear(a_heartbeat(virtual_models=(VirtualModel(pattern="echo", engine="echo"),)))
+    clock.now += 2 * SILENCE_SECONDS
+    connections = 2
+    assert models.resolve(parse("echo")) is not None
+    clock.now += SILENCE_SECONDS
+    assert models.resolve(parse("echo")) is None

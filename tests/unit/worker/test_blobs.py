@@ -13,6 +13,7 @@ from services.worker.blobs.cache import BlobCache
 from services.worker.blobs.files import CHUNK_BYTES, BlobFiles
 from services.worker.blobs.throttle import Throttle
 from tests.fixtures.blob_sources import CHUNKS, CONTENT, DIGEST, Sources, chunk, damaged
+from tests.fixtures.buses import eventually
 
 
 @pytest.fixture
@@ -190,8 +191,11 @@ async def test_a_damaged_blob_is_broken_up_though_who_found_it_gives_up(lonely: 
     files.blob.write_bytes(damaged(CONTENT, 1))
     with files.lock.open("ab") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(lonely.read(DIGEST, CHUNK_BYTES, 1), 0.05)
+        reading = asyncio.create_task(lonely.read(DIGEST, CHUNK_BYTES, 1))
+        await eventually(lambda: DIGEST in lonely._checks)  # which waits for the lock
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
     lonely.changed.clear()
     await asyncio.wait_for(lonely.changed.wait(), 10)
     assert not files.blob.exists()

@@ -19,12 +19,13 @@ SPEC = LoadSpec(a_model(), Path("weights"), 100, 1)
 class FakeProcess:
     def __init__(self) -> None:
         self.closed = False
+        self.died = False
 
     def private_bytes(self) -> int:
         return 7
 
     def failure(self) -> str | None:
-        return "it was closed" if self.closed else None
+        return "it is gone" if self.closed or self.died else None
 
     async def close(self) -> None:
         self.closed = True
@@ -63,17 +64,28 @@ async def test_no_process_outlives_its_model() -> None:
     assert [process.closed for process in processes.started] == [True]
 
 
+async def test_an_embedder_that_died_is_closed_before_the_next_one_starts() -> None:
+    processes, task = Processes(), InferenceTask(kind="embed", inputs=("a",))
+    processes.may_start.set()
+    model = LlamaCppModel(SPEC, cast(LlamaProcess, FakeProcess()), True, 0, processes.start)
+    for _ in range(2):
+        with pytest.raises(EngineFailed):
+            await model.embed(task)
+        processes.started[-1].died = True
+    assert [process.closed for process in processes.started] == [True, False]
+
+
 async def test_weights_that_are_deleted_while_they_are_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights, started = tmp_path / "weights", []
     weights.write_bytes(b"12345")
 
-    async def start(_config: object, _timeout: float) -> LlamaProcess:
+    async def start(_config: object, _timeout: float, _silence: float) -> LlamaProcess:
         weights.unlink()  # the process has mapped them
         started.append(FakeProcess())
         return cast(LlamaProcess, started[-1])
 
     monkeypatch.setattr(LlamaProcess, "start", start)
-    engine, spec = LlamaCppEngine(1, 10), LoadSpec(a_model(), weights, 100, 1)
+    engine, spec = LlamaCppEngine(1, 10, 10), LoadSpec(a_model(), weights, 100, 1)
     assert (await engine.load(spec)).size == 5 + 7
     with pytest.raises(ModelLoadFailed, match="deleted"):
         await engine.load(spec)

@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,10 @@ from libs.common.errors import ModelLoadFailed
 from services.worker.context_policy import ContextPolicy
 from services.worker.engines.base import Embeddings, Engine, Finish, Job, LoadedEngine, LoadSpec, Piece
 from services.worker.loaded_models import TOO_LONG_SECONDS, Limits, LoadedModels
+from services.worker.room import Bounds
 from tests.fixtures.builders import a_model
+
+GIB = 1 << 30
 
 
 def a_named(name: str, **changes: Any) -> ModelRef:
@@ -71,7 +74,7 @@ class FakeEngine:
 
 
 class NoWeights:
-    async def fetch(self, digest: str) -> Path:
+    async def fetch(self, digest: str, in_use: Callable[[], Collection[str]]) -> Path:
         return Path(digest)
 
 
@@ -86,14 +89,16 @@ class World:
         engines: dict[EngineName, Engine] = {"echo": self.engine}
         self.now = 1000.0
         self.changes = 0
-        limits = Limits(2, 2, ContextPolicy(default=100, largest=1000), keep_alive_seconds=300)
+        self.available = 10 * GIB
+        bounds = Bounds(2, available=lambda: self.available)
+        limits = Limits(bounds, 2, ContextPolicy(default=100, largest=1000), keep_alive_seconds=300)
         self.models = LoadedModels(engines, NoWeights(), limits, self._changed, lambda: self.now)
 
     def _changed(self) -> None:
         self.changes += 1
 
-    async def touch(self, name: str, num_ctx: int = 0, keep_alive: float | None = None) -> LoadedEngine:
-        async with self.models.use(a_named(name), num_ctx) as loaded:
+    async def touch(self, name: str, num_ctx: int = 0, keep_alive: float | None = None, size: int = 0) -> LoadedEngine:
+        async with self.models.use(a_named(name, size=size), num_ctx) as loaded:
             if keep_alive is not None:
                 self.models.keep(f"weights-of-{name}", keep_alive)
             return loaded
@@ -120,11 +125,24 @@ async def until_blocked() -> None:
 async def test_one_load_however_many_wait(world: World) -> None:
     world.engine.may_load.clear()
     async with asyncio.TaskGroup() as group:
-        for _ in range(10):
+        for _ in range(50):
             group.create_task(world.touch("a"))
         await until_blocked()
         world.engine.may_load.set()
     assert world.engine.names() == ["a"]
+
+
+async def test_a_load_for_which_nobody_waits_any_more_is_kept(world: World) -> None:
+    world.engine.may_load.clear()
+    loading = asyncio.create_task(world.touch("a"))
+    await until_blocked()
+    loading.cancel()
+    await asyncio.gather(loading, return_exceptions=True)
+    world.engine.may_load.set()
+    await until_blocked()
+    assert world.resident() == ["a"]
+    await world.touch("a")
+    assert world.engine.names() == ["a"], "who comes back finds it"
 
 
 async def test_a_failed_load_reaches_everybody_and_is_tried_again(world: World) -> None:
@@ -182,9 +200,70 @@ async def test_a_failed_load_lets_the_next_model_in(world: World) -> None:
     await until_blocked()
     world.engine.failing = True
     world.engine.may_load.set()
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(30):
         results = await asyncio.gather(*loads, return_exceptions=True)
     assert [type(result) for result in results] == [ModelLoadFailed] * 3
+
+
+async def test_memory_is_made_by_those_idle_longest_and_no_more_than_needed(world: World) -> None:
+    world.available = 5 * GIB
+    for name, size in (("a", GIB), ("b", 2 * GIB), ("c", 2 * GIB)):
+        world.now += 1
+        await world.touch(name, size=size)
+    assert world.resident() == ["b", "c"], "a had to go because of the places"
+    await world.touch("d", size=5 * GIB // 2)
+    assert world.resident() == ["c", "d"]
+
+
+async def test_weights_in_memory_are_not_available_though_the_kernel_says_so(world: World) -> None:
+    world.available = 5 * GIB
+    assert world.models.available_bytes() == 5 * GIB
+    await world.touch("a", size=3 * GIB)
+    assert world.models.available_bytes() == 2 * GIB
+    world.available = GIB
+    assert world.models.available_bytes() == 1, "nothing, as far as anybody knows; 0 would be: not known"
+
+
+async def test_what_does_not_fit_is_refused_with_its_numbers_and_evicts_nobody(world: World) -> None:
+    world.available = 4 * GIB
+    await world.touch("a", size=GIB)
+    with pytest.raises(ModelLoadFailed, match=r"more system memory \(5\.1 GiB\) than is available \(3\.0 GiB\)"):
+        await world.touch("b", size=5 * GIB)
+    assert (world.resident(), world.engine.names()) == (["a"], ["a"])
+
+
+async def test_memory_of_a_model_in_use_is_waited_for(world: World) -> None:
+    world.available = 4 * GIB
+    async with world.models.use(a_named("a", size=2 * GIB), 0):
+        waiting = asyncio.create_task(world.touch("b", size=3 * GIB))
+        await until_blocked()
+        assert world.resident() == ["a"]
+    await waiting
+    assert world.resident() == ["b"]
+
+
+async def test_two_loads_are_not_promised_the_same_memory(world: World) -> None:
+    world.available = 4 * GIB
+    world.engine.may_load.clear()
+    loads = [asyncio.create_task(world.touch(name, size=3 * GIB)) for name in ("a", "b")]
+    await until_blocked()
+    world.engine.may_load.set()
+    async with asyncio.timeout(30):
+        await asyncio.gather(*loads)
+    assert (world.engine.names(), world.resident()) == (["a", "b"], ["b"])
+
+
+async def test_a_context_there_is_no_memory_for_does_not_take_a_shorter_one_along(world: World) -> None:
+    world.available = 2 * GIB
+
+    async def touch(num_ctx: int) -> LoadedEngine:
+        model = a_named("a", size=GIB, kv_bytes_per_token=GIB >> 10)
+        async with world.models.use(model, num_ctx) as loaded:
+            return loaded
+
+    results = await asyncio.gather(touch(1000), touch(0), return_exceptions=True)
+    assert [type(result) for result in results] == [ModelLoadFailed, FakeModel]
+    assert world.contexts() == [100]
 
 
 async def test_an_idle_model_expires(world: World) -> None:

@@ -1,6 +1,7 @@
 import base64
 import gzip
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
@@ -47,6 +48,12 @@ def test_logprobs_are_sorted_cut_and_have_bytes() -> None:
         Logprob("é", -1.5, "é".encode(), [TopLogprob("\ufffd", -1.0, b"\xf0"), TopLogprob("b", -2.0, b"b")]),
     )
     assert read_logprobs([entry], 1)[0].top == [TopLogprob("\ufffd", -1.0, b"\xf0")]
+
+
+@pytest.mark.parametrize("entry", [{"token": "a", "logprob": None}, {"token": "a"}, {"token": "a", "logprob": "much"}])
+def test_what_is_no_logprob_gets_into_no_frame(entry: dict[str, Any]) -> None:
+    with pytest.raises((KeyError, TypeError, ValueError)):
+        read_logprobs([entry], 0)
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 1000])

@@ -105,6 +105,21 @@ async def test_what_no_model_needs_is_dropped_unless_it_is_in_memory(
     assert not path.exists()
 
 
+async def test_what_is_loaded_while_another_blob_is_dropped_stays(
+    registry: Registry, cache: BlobCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, loaded, dropped = "sha256:" + "0" * 64, set[str](), list[str]()
+
+    async def drop(digest: str) -> None:
+        dropped.append(digest)
+        loaded.add(DIGEST)
+
+    monkeypatch.setattr(cache, "drop", drop)
+    registry.plan = CachePlan(drop=(other, DIGEST))
+    await Replicas(Reporter("n", "w", "http://w"), cache, cast(Bus, registry), lambda: set(loaded)).report()
+    assert dropped == [other]
+
+
 async def test_without_a_registry_it_reports_later(registry: Registry, replicas: Replicas) -> None:
     answers = iter((Unavailable(), None))
 

@@ -1,14 +1,12 @@
 import asyncio
 
-import pytest
-
 from services.worker.blobs.throttle import Throttle
 
 
 async def test_who_comes_later_waits_for_what_was_taken() -> None:
     throttle = Throttle(1000)
     await throttle.take(60_000)
-    assert throttle.backlog_seconds == pytest.approx(60, abs=1)
+    assert 50 < throttle.backlog_seconds <= 60
     waiting = asyncio.create_task(throttle.take(1000))
     done, _ = await asyncio.wait({waiting}, timeout=0.05)
     assert not done

@@ -88,7 +88,17 @@ def test_fragments_become_whole_calls() -> None:
     assert calls.finish() == ()
 
 
-@pytest.mark.parametrize("arguments", ['{"a": ', "[1]", "nonsense"])
+def test_a_number_longer_than_64_bits_is_rounded() -> None:
+    calls = StreamedCalls(CallNumbering("r"))
+    calls.add([a_fragment(0, '{"a": 12345678901234567890}', "f"), a_fragment(1, '{"a": 123456789012345678901}', "f")])
+    [call] = calls.finish()
+    assert call["function"]["arguments"] == {"a": 123456789012345678901.0}
+    assert isinstance(call["function"]["arguments"]["a"], float)
+    _, [(_, arguments)] = found('<tool_call>{"name": "time", "arguments": {"a": 123456789012345678901}}')
+    assert isinstance(arguments["a"], float)
+
+
+@pytest.mark.parametrize("arguments", ['{"a": ', "[1]", "nonsense", '{"a": "\\ud800"}'])
 def test_a_call_that_was_cut_off_is_none(arguments: str) -> None:
     calls = StreamedCalls(CallNumbering("r"))
     calls.add([a_fragment(0, arguments, "f")])

@@ -5,6 +5,7 @@ from typing import Any
 
 from starlette.routing import Route
 
+from libs.common.contracts.permissions import Permission
 from services.gateway.api.door import Body, Door, Handler
 from services.gateway.api.ollama import blobs, manage
 from services.gateway.api.ollama.about import (
@@ -22,7 +23,6 @@ from services.gateway.api.ollama.embed import embed, embeddings
 from services.gateway.api.ollama.generate import generate
 from services.gateway.api.ollama.models import ps, show, tags
 from services.gateway.api.ollama.wire import render_error
-from services.gateway.permissions import Permission
 
 
 def _get(path: str, endpoint: Callable[..., Any], *, head: bool) -> Route:

@@ -5,8 +5,9 @@ from typing import Final
 
 from starlette.responses import Response
 
-from libs.common.errors import InvalidRequest
+from libs.common.errors import InvalidRequest, NotFound
 from services.gateway.api.door import Call
+from services.gateway.api.v2.seen import names_seen
 
 _DIGEST: Final = re.compile(r"sha256[:-][0-9a-fA-F]{64}")
 
@@ -18,15 +19,19 @@ def check_digest(digest: str) -> None:
 
 
 async def is_there(call: Call) -> Response:
+    if call.caller.models and not await names_seen(call, call.scope["path_params"]["digest"]):
+        raise NotFound
     async with await call.ctx.registry_http.ask("HEAD", _path(call)):
         return Response()
 
 
 async def upload(call: Call) -> Response:
-    """201 once it is stored; 200 if it was already, its body unread."""
+    """201 once it is stored; 200 if it was already, its body unread; but who may not know of every blob sends it."""
     length = call.headers.get("content-length")
     headers = {} if length is None else {"Content-Length": length}
-    async with await call.ctx.registry_http.ask("POST", _path(call), headers=headers, body=call.body) as answer:
+    query = "anew=true" if call.caller.models else ""
+    path, ask = _path(call), call.ctx.registry_http.ask
+    async with await ask("POST", path, query=query, headers=headers, body=call.body) as answer:
         return Response(status_code=answer.status)
 
 

@@ -1,13 +1,14 @@
 """POST /api/chat"""
 
 import time
+from collections.abc import Iterable
 
 from starlette.responses import Response
 
 from libs.common.contracts.inference import ChatMessage, ToolCall, ToolFunction
 from libs.common.errors import InvalidRequest
 from services.gateway.api.door import Call
-from services.gateway.api.json_body import Fields
+from services.gateway.api.json_body import MOST_OBJECTS, Fields
 from services.gateway.api.ollama.capabilities import check_model
 from services.gateway.api.ollama.images import check_images
 from services.gateway.api.ollama.lines import Lines, chat_message
@@ -18,7 +19,7 @@ MOST_CALLS = 10_000
 MOST_CALLS_AT_ONCE = 1000
 
 
-async def chat(call: Call) -> Response:
+async def chat(call: Call, lines_of: type[Lines] = Lines) -> Response:
     started_ns = time.perf_counter_ns()
     body = Fields(call.body, "ChatRequest")
     common = read_common(body)
@@ -29,7 +30,7 @@ async def chat(call: Call) -> Response:
     if not common.model:
         raise InvalidRequest("model is required")
     model = await find_model(call, common.model)
-    lines = Lines(common.model, chat_message, started_ns)
+    lines = lines_of(common.model, chat_message, started_ns)
     if not messages and common.keep_alive_seconds == 0:
         return await unload(call, model, lines)
     check_model(model, common.model, "chat", thinking=common.thinking, tools=bool(tools), images=bool(images))
@@ -40,15 +41,21 @@ async def chat(call: Call) -> Response:
 
 
 def read_messages(body: Fields) -> tuple[ChatMessage, ...]:
-    """Their calls are counted over all of them: they are read on the event loop, here and in the worker."""
-    messages: list[ChatMessage] = []
+    return bounded(_message(fields) for fields in body.objects("messages", "Message"))
+
+
+def bounded(messages: Iterable[ChatMessage]) -> tuple[ChatMessage, ...]:
+    """Counted over all of them, and so are their calls: they are read on the event loop, here and in the worker."""
+    read: list[ChatMessage] = []
     calls = 0
-    for fields in body.objects("messages", "Message"):
-        messages.append(_message(fields))
-        calls += len(messages[-1].tool_calls)
+    for message in messages:
+        read.append(message)
+        calls += len(message.tool_calls)
+        if len(read) > MOST_OBJECTS:
+            raise InvalidRequest(f"messages must not have more than {MOST_OBJECTS} parts")
         if calls > MOST_CALLS:
             raise InvalidRequest(f"messages must not have more than {MOST_CALLS} tool calls")
-    return tuple(messages)
+    return tuple(read)
 
 
 def _message(fields: Fields) -> ChatMessage:

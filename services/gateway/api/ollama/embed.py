@@ -34,7 +34,7 @@ async def embed(call: Call) -> Response:
     keep_alive = keep_alive_seconds(body.raw("keep_alive"))
     truncate, options = body.flag("truncate", True), body.mapping("options")
     model = await _find_model(call, name)
-    _check_size(model, inputs)
+    check_size(model, inputs)
     task = _task(model, options, keep_alive, inputs, truncate=truncate, dimensions=dimensions or None)
     _, end = await whole_answer(call, model, task)
     if not inputs:
@@ -74,7 +74,7 @@ def _inputs(value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _check_size(model: ModelRef, inputs: Sequence[str]) -> None:
+def check_size(model: ModelRef, inputs: Sequence[str]) -> None:
     """As far as it is known how long the model's vectors are."""
     length = model.details.embedding_length
     if len(inputs) * length > MOST_NUMBERS:
@@ -105,6 +105,6 @@ def _task(
 
 async def _find_model(call: Call, name: str) -> ModelRef:
     try:
-        return await call.ctx.models.resolve(name)
+        return await call.ctx.models.resolve(call.caller, name)
     except ModelNotFound:
         raise ModelNotFound(f'model "{name}" not found, try pulling it first') from None

@@ -17,7 +17,7 @@ LONGEST_CONTEXT = 2**20
 """In tokens; no model here has more."""
 
 
-async def generate(call: Call) -> Response:
+async def generate(call: Call, lines_of: type[Lines] = Lines) -> Response:
     started_ns = time.perf_counter_ns()
     body = Fields(call.body, "GenerateRequest")
     common = read_common(body)
@@ -26,7 +26,7 @@ async def generate(call: Call) -> Response:
     images = body.texts("images")
     await check_images(images)
     model = await find_model(call, common.model)
-    lines = Lines(common.model, generated_text, started_ns, with_context=not raw)
+    lines = lines_of(common.model, generated_text, started_ns, with_context=not raw)
     if not prompt and common.keep_alive_seconds == 0:
         return await unload(call, model, lines)
     if raw and (system or template or context):

@@ -76,7 +76,7 @@ class Lines:
     def _begin(self, frame: Frame) -> bytes:
         line = self._head + now() + b'",' + self._render_text(frame)
         if frame.logprobs:
-            line += b',"logprobs":' + encode([_logprob(each) for each in frame.logprobs])
+            line += b',"logprobs":' + encode([logprob(each) for each in frame.logprobs])
         return line
 
 
@@ -88,7 +88,7 @@ def _split(frame: Frame) -> tuple[Frame | None, Frame]:
     return thought, msgspec.structs.replace(frame, thinking="", logprobs=[])
 
 
-def _logprob(entry: Logprob) -> dict[str, Any]:
+def logprob(entry: Logprob) -> dict[str, Any]:
     shown = _token(entry)
     if entry.top:
         shown["top_logprobs"] = [_token(other) for other in entry.top]

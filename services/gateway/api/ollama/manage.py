@@ -5,13 +5,13 @@ from uuid import uuid4
 from starlette.responses import Response
 
 from libs.common.contracts.registry import CopyModel, CreateModel, DeleteModel, PullModel, PushModel
-from libs.common.errors import InvalidModelName, InvalidRequest
+from libs.common.errors import InvalidModelName, InvalidRequest, ModelNotFound
 from services.gateway.api.door import Call
 from services.gateway.api.json_body import Fields
 from services.gateway.api.ollama.blobs import check_digest
 from services.gateway.api.ollama.chat import read_messages
 from services.gateway.api.ollama.progress import follow
-from services.gateway.models import local_name
+from services.gateway.models import local_name, own_name, seen_name
 
 ASK_SECONDS = 30.0
 """Copying and deleting may wait for somebody who is busy with the same layers."""
@@ -42,7 +42,7 @@ async def create(call: Call) -> Response:
     files, adapters = _files(body, "files"), _files(body, "adapters")
     command = CreateModel(
         operation_id=uuid4().hex,
-        name=_name(body),
+        name=own_name(call.caller, _name(body)),
         base=local_name(body.text("from")),
         files=files,
         adapters=adapters,
@@ -67,9 +67,13 @@ async def create(call: Call) -> Response:
 
 async def copy(call: Call) -> Response:
     body = Fields(call.body, "CopyRequest")
-    source, destination = local_name(body.text("source")), local_name(body.text("destination"))
+    source, destination = local_name(body.text("source")), own_name(call.caller, body.text("destination"))
+    try:
+        seen_name(call.caller, source)
+    except ModelNotFound:
+        raise ModelNotFound(f'model "{source}" not found') from None
     await call.ctx.bus.ask(CopyModel(source=source, destination=destination), timeout=ASK_SECONDS)
-    call.ctx.models.forget(destination)
+    call.ctx.models.forget(destination, call.caller.organization_id)
     return Response()
 
 
@@ -77,8 +81,8 @@ async def delete(call: Call) -> Response:
     name = _name(Fields(call.body, "DeleteRequest"))
     if not name:
         raise InvalidRequest("model is required")
-    await call.ctx.bus.ask(DeleteModel(name=name), timeout=ASK_SECONDS)
-    call.ctx.models.forget(name)
+    await call.ctx.bus.ask(DeleteModel(name=seen_name(call.caller, name)), timeout=ASK_SECONDS)
+    call.ctx.models.forget(name, call.caller.organization_id)
     return Response()
 
 

@@ -14,7 +14,8 @@ from services.gateway.api.door import Call
 from services.gateway.api.json_body import Fields
 from services.gateway.api.ollama.modelfile import modelfile, parameter_lines
 from services.gateway.api.ollama.wire import FOREVER_SECONDS, JsonAnswer, details_of, local_time
-from services.gateway.models import LONGEST_NAME, REMOTE_DETAILS, display_name, local_name
+from services.gateway.models import LONGEST_NAME, REMOTE_DETAILS, display_name, local_name, seen_name
+from services.gateway.permissions import may_see
 
 USUAL_SECONDS = 5.0
 READING_A_FILE_SECONDS = 60.0
@@ -23,7 +24,7 @@ READING_A_FILE_SECONDS = 60.0
 
 async def tags(call: Call) -> Response:
     models = await call.ctx.bus.ask(ListModels())
-    return JsonAnswer({"models": [_summary(model) for model in models]})
+    return JsonAnswer({"models": [_summary(model) for model in models if may_see(call.caller, model.name)]})
 
 
 def _summary(model: ModelSummary) -> dict[str, Any]:
@@ -42,7 +43,7 @@ async def ps(call: Call) -> Response:
     bus = call.ctx.bus
     with suppress(Unavailable):  # without a broker what is known is all there is
         await call.ctx.cluster.poll(lambda mark: bus.publish(HeartbeatRequested(mark=mark)))
-    return JsonAnswer({"models": [_loaded(model) for model in call.ctx.cluster.loaded(time.monotonic())]})
+    return JsonAnswer({"models": [_loaded(model) for model in call.ctx.cluster.loaded(time.monotonic(), call.caller)]})
 
 
 def _loaded(model: LoadedModel) -> dict[str, Any]:
@@ -69,6 +70,7 @@ async def show(call: Call) -> Response:
         raise InvalidModelName
     local = local_name(name, REMOTE_DETAILS)
     try:
+        seen_name(call.caller, name, REMOTE_DETAILS)
         timeout = READING_A_FILE_SECONDS if verbose else USUAL_SECONDS
         model = await call.ctx.bus.ask(DescribeModel(name=local, verbose=verbose), timeout=timeout)
     except ModelNotFound:

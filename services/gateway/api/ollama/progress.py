@@ -6,17 +6,18 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from libs.common.contracts.registry import Progress
-from libs.common.errors import ServiceError
+from libs.common.contracts.registry import CreateModel, Progress, PushModel
+from libs.common.errors import ModelNotFound, ServiceError
 from libs.common.telemetry import mark_current_failed
 from services.gateway.api.door import Call
 from services.gateway.api.ollama.wire import encode
+from services.gateway.models import seen_name
 from services.gateway.operations import Command, Operation
 
 
 async def follow(call: Call, command: Command, *, stream: bool) -> Response:
     """What fails before there is anything to tell is answered with its own status."""
-    operation = await call.ctx.operations.start(command)
+    operation = _pretended(call, command) or await call.ctx.operations.start(command)
     call.name_request(command.operation_id)
     lines = _lines(call, command.name, operation)
     if stream:
@@ -34,11 +35,25 @@ async def follow(call: Call, command: Command, *, stream: bool) -> Response:
     return Response(last[:-1], media_type="application/json")
 
 
+def _pretended(call: Call, command: Command) -> Operation | None:
+    """What becomes of a model that is nowhere, for one that the caller may not know of."""
+    source = command.base if isinstance(command, CreateModel) else command.name
+    try:
+        if source:
+            seen_name(call.caller, source)
+    except ModelNotFound as error:
+        if isinstance(command, PushModel):
+            return call.ctx.operations.without_work(command, "retrieving manifest", error)
+        nowhere = ServiceError("pull model manifest: file does not exist")
+        return call.ctx.operations.without_work(command, "pulling manifest", nowhere)
+    return None
+
+
 async def _lines(call: Call, name: str, operation: Operation) -> AsyncIterator[bytes]:
     async for progress in operation:
         if progress.status == "success":
             # Who reads this and asks for the model next must find it as it is now.
-            call.ctx.models.forget(name)
+            call.ctx.models.forget(name, call.caller.organization_id)
         yield encode(_without_zeros(progress)) + b"\n"
 
 

@@ -96,7 +96,7 @@ async def find_model(call: Call, name: str) -> ModelRef:
     try:
         if not name:
             raise ModelNotFound
-        return await call.ctx.models.resolve(name)
+        return await call.ctx.models.resolve(call.caller, name)
     except ModelNotFound:
         raise ModelNotFound(f"model '{name}' not found") from None
 

@@ -1,12 +1,14 @@
-"""Dependencies of the platform's routes."""
+"""Dependencies of the platform's routes: every route names the permission it needs, or says that it is public."""
 
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 from fastapi import Depends, Request
 
-from libs.common.contracts.auth import Identity
-from services.gateway.api.caller import require_caller
+from libs.common.contracts.auth.identity import Identity
+from libs.common.contracts.permissions import Permission
+from services.gateway.api.caller import act_for, require_caller
 from services.gateway.context import Context
+from services.gateway.permissions import check
 
 
 def _context(request: Request) -> Context:
@@ -17,8 +19,27 @@ def _context(request: Request) -> Context:
 Ctx = Annotated[Context, Depends(_context)]
 
 
-async def _caller(request: Request, ctx: Ctx) -> Identity:
-    return await require_caller(ctx, request.headers)
+class Needs:
+    """The caller, who has this permission. Raises ``Unauthenticated`` and ``Forbidden``."""
+
+    def __init__(self, permission: Permission) -> None:
+        self.permission = permission
+
+    async def __call__(self, request: Request, ctx: Ctx) -> Identity:
+        caller = await require_caller(ctx, request.headers)
+        act_for(caller)
+        check(caller, self.permission)
+        return caller
 
 
-Caller = Annotated[Identity, Depends(_caller)]
+def needs(permission: Permission) -> Any:
+    """For an argument: ``caller: Annotated[Identity, needs(Permission.MODEL_READ)]``."""
+    return Depends(Needs(permission))
+
+
+async def open_to_everybody() -> None:
+    """Nothing to check."""
+
+
+PUBLIC: Final = Depends(open_to_everybody)
+"""For ``dependencies=[PUBLIC]`` of a route that callers without credentials may use."""

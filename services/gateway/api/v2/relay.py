@@ -30,10 +30,18 @@ _ANSWERED: Final = (
 )
 
 
-async def relay(call: Call) -> Response:
-    path, query = call.scope["path"], call.scope["query_string"].decode("latin-1")
+def safe_path(call: Call) -> str:
+    """Raises ``InvalidModelName``."""
+    path = str(call.scope["path"])
     if not _SAFE_PATH.fullmatch(path):
         raise InvalidModelName
+    return path
+
+
+async def relay(call: Call, query: str | None = None) -> Response:
+    """``query``: instead of the caller's."""
+    path = safe_path(call)
+    query = call.scope["query_string"].decode("latin-1") if query is None else query
     if not _SAFE_QUERY.fullmatch(query):
         raise InvalidRequest
     answer = await call.ctx.registry_http.ask(

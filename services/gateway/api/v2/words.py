@@ -19,6 +19,7 @@ _BY_ERROR: Final = {
     "invalid_model_name": "NAME_INVALID",
     "too_large": "SIZE_INVALID",
     "overloaded": "TOOMANYREQUESTS",
+    "rate_limited": "TOOMANYREQUESTS",
 }
 _BY_KIND: Final[Mapping[Kind, Mapping[int, str]]] = {
     "base": {},

@@ -1,0 +1,1 @@
+"""What the scheduler obeys, answers and announces."""

@@ -1,0 +1,12 @@
+drop trigger audit on organizations;
+drop trigger audit on api_keys;
+drop trigger audit on users;
+drop table user_sessions;
+alter table api_keys no force row level security;
+alter table api_keys disable row level security;
+drop policy own_organization on api_keys;
+alter table api_keys drop column organization_id;
+drop table memberships;
+alter table organizations drop column version;
+alter table users drop column version;
+alter table users alter column role drop default;

@@ -1,0 +1,28 @@
+"""OpenAI's dialect, as far as batches need it: files and batches; chat and the others are asked for by their lines."""
+
+from starlette.routing import Route
+
+from libs.common.contracts.permissions import Permission
+from services.gateway.api.door import Body, Door, Handler
+from services.gateway.api.openai import batches, files
+from services.gateway.api.openai.errors import render_error
+
+
+def _route(method: str, path: str, handler: Handler, body: Body = Body.NONE, *, downloads: bool = False) -> Route:
+    door = Door(handler, render_error, Permission.INFERENCE_RUN, body, downloads=downloads)
+    route = Route(path, door, methods=[method])
+    route.methods = {method}
+    return route
+
+
+routes = [
+    _route("POST", "/v1/files", files.upload, Body.STREAM),
+    _route("GET", "/v1/files", files.listed),
+    _route("GET", "/v1/files/{file_id}", files.one),
+    _route("GET", "/v1/files/{file_id}/content", files.content, downloads=True),
+    _route("DELETE", "/v1/files/{file_id}", files.delete),
+    _route("POST", "/v1/batches", batches.create, Body.JSON),
+    _route("GET", "/v1/batches", batches.listed),
+    _route("GET", "/v1/batches/{batch_id}", batches.one),
+    _route("POST", "/v1/batches/{batch_id}/cancel", batches.cancel),
+]

@@ -1,0 +1,111 @@
+"""The request behind a line: begun once, and followed by whichever gateway has the line."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+
+from redis.exceptions import RedisError
+
+from libs.common.contracts.auth.identity import Identity
+from libs.common.contracts.gateway import InferenceCancelled
+from libs.common.contracts.inference import InferenceTask, ModelRef, Priority
+from libs.common.contracts.tokens import Frame
+from libs.common.errors import Unavailable, rebuild
+from libs.common.token_log.tail import tail
+from services.gateway.context import Context, FrameStream
+from services.gateway.limits import LimitReached
+
+
+@dataclass
+class Following:
+    """Stands in for ``inference.start``: a request that has a log already is not sent again.
+
+    What is sent again before it has one, the scheduler knows by its id.
+    """
+
+    ctx: Context
+    request_id: str
+    began: bool = False
+    """A frame came of the request as this gateway sent it."""
+
+    stopped: bool = False
+    """The batch does not want it any more."""
+
+    async def __call__(
+        self,
+        ctx: Context,
+        identity: Identity,
+        model: ModelRef,
+        task: InferenceTask,
+        *,
+        priority: Priority = "interactive",
+        deadline_seconds: float | None = None,
+        request_id: str | None = None,
+    ) -> FrameStream:
+        try:
+            runs = await self.ctx.token_log.exists(self.request_id)
+        except RedisError as error:
+            raise Unavailable from error
+        if runs:
+            return _Resumed(self, self.ctx.settings.request_deadline_seconds)
+        stream = await self.ctx.start_inference(
+            self.ctx,
+            identity,
+            model,
+            task,
+            priority=priority,
+            deadline_seconds=deadline_seconds,
+            request_id=self.request_id,
+        )
+        return _Started(self, stream)
+
+    @property
+    def handed_on(self) -> bool:
+        """This process ends, and the batch goes on: another gateway will follow the request."""
+        task = asyncio.current_task()
+        return not self.stopped and task is not None and task.cancelling() > 0
+
+
+class _Started:
+    headers: Mapping[str, str] = {}
+
+    def __init__(self, following: Following, stream: FrameStream) -> None:
+        self._following = following
+        self._stream = stream
+        self.request_id = stream.request_id
+
+    async def __aiter__(self) -> AsyncIterator[Frame]:
+        try:
+            async for frame in self._stream:
+                self._following.began = True
+                yield frame
+        except LimitReached:
+            self._following.began = True  # by a frame that was one too many
+            raise
+
+    async def aclose(self) -> None:
+        if not self._following.handed_on:
+            await self._stream.aclose()
+
+
+class _Resumed:
+    headers: Mapping[str, str] = {}
+
+    def __init__(self, following: Following, seconds: float) -> None:
+        self._following = following
+        self._seconds = seconds
+        self._ended = False
+        self.request_id = following.request_id
+
+    async def __aiter__(self) -> AsyncIterator[Frame]:
+        async for frame in tail(self._following.ctx.token_log, self.request_id, 0, time.time() + self._seconds):
+            if frame.end is not None:
+                self._ended = True
+                if (error := frame.end.error) is not None:
+                    raise rebuild(error.code, error.message, error.retry_after)
+            yield frame
+
+    async def aclose(self) -> None:
+        if not self._ended and not self._following.handed_on:
+            await self._following.ctx.bus.publish(InferenceCancelled(request_id=self.request_id))

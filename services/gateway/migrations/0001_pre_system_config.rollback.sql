@@ -1,0 +1,2 @@
+drop table system_config_history;
+drop table system_config;

@@ -1,0 +1,1 @@
+alter table batch_lines drop column claimed_by, drop column losses;

@@ -1,0 +1,1 @@
+alter table inference_requests drop column attempt_list;

@@ -1,0 +1,1 @@
+"""Every SQL statement of the scheduler, a module for each group of tables."""
