@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tests.e2e.test_worker_dies import a_body, whole_answer
+from tests.e2e.test_worker_dies import a_body, stream, whole_answer
 from tests.fixtures.infra import EmbeddedServer
 from tests.fixtures.suite import Suite, eventually
 
@@ -12,13 +12,21 @@ pytestmark = [pytest.mark.e2e, pytest.mark.chaos]
 
 
 async def running_streams(suite: Suite, count: int, prompt: str) -> list["asyncio.Task[str]"]:
-    bodies = [a_body(f"{prompt} {number}", "echo-20") for number in range(count)]
-    streams = [asyncio.create_task(whole_answer(suite, body)) for body in bodies]
+    """Each has its first token: what no worker was given yet would wait for a scheduler that is to be stopped."""
+    begun = asyncio.Semaphore(0)
 
-    async def all_run() -> bool:
-        return await suite.metric("gateway", "gateway_streams_active") >= count
+    async def answer(number: int) -> str:
+        words = []
+        async for line in stream(suite, a_body(f"{prompt} {number}", "echo-20")):
+            words.append(str(line["response"]))
+            if len(words) == 1:
+                begun.release()
+        return "".join(words)
 
-    await eventually(all_run, "the streams run")
+    streams = [asyncio.create_task(answer(number)) for number in range(count)]
+    async with asyncio.timeout(60):
+        for _ in streams:
+            await begun.acquire()
     return streams
 
 
@@ -38,7 +46,12 @@ async def test_requests_accepted_while_the_scheduler_is_away_are_served(suite: S
     await whole_answer(suite, a_body("warm", model="echo"))
     process = suite.processes["scheduler"]
     process.kill()
-    streams = await running_streams(suite, 4, "patience")
+    streams = [asyncio.create_task(whole_answer(suite, a_body(f"patience {number}"))) for number in range(4)]
+
+    async def all_are_accepted() -> bool:
+        return await suite.metric("gateway", "gateway_streams_active") >= len(streams)
+
+    await eventually(all_are_accepted, "the requests are accepted")
     process.start()
     texts = await asyncio.gather(*streams)
     assert {len(text.split()) for text in texts} == {60}
