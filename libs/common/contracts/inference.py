@@ -6,12 +6,15 @@ from pydantic import Field
 
 from libs.common.contracts.message import Value
 
-Kind = Literal["chat", "generate", "embed", "load"]
+Kind = Literal["chat", "generate", "embed", "load", "tokenize", "detokenize", "rerank"]
 Priority = Literal["interactive", "batch", "idle"]
 """``batch`` waits until nobody interactive does, or long enough; ``idle`` takes only what nobody else wants."""
 
 EngineName = Literal["llama_cpp", "openai_http", "echo"]
 OutputFormat = Literal["json"] | dict[str, Any] | None
+ToolChoice = Literal["auto", "required"]
+"""Whether the model may call a tool, or must. Who must not call any is offered none."""
+
 Think = bool | Literal["low", "medium", "high", "max"] | None
 
 
@@ -95,6 +98,7 @@ class SamplingOptions(Value):
     frequency_penalty: float = 0.0
     seed: int = Field(0, description="never random here: the gateway draws one if the client sent none")
     stop: tuple[str, ...] = ()
+    logit_bias: tuple[tuple[int, float], ...] = Field((), description="token id and what is added to its logit")
 
 
 class InferenceTask(Value):
@@ -102,20 +106,24 @@ class InferenceTask(Value):
 
     kind: Kind
     messages: tuple[ChatMessage, ...] = ()
-    prompt: str = ""
+    prompt: str = Field("", description="of a generate call; the text to tokenize; the query to rank documents by")
     suffix: str = Field("", description="what comes after the text to be inserted")
     images: tuple[str, ...] = Field((), description="of a generate call: base64; a chat has them in its messages")
     system: str | None = None
     template: str | None = Field(None, description="a Go template instead of the model's own")
-    context: tuple[int, ...] = Field((), description="token ids of an earlier generate call to continue from")
+    context: tuple[int, ...] = Field(
+        (), description="token ids of an earlier generate call to continue from; those to detokenize"
+    )
     raw: bool = False
-    inputs: tuple[str, ...] = Field((), description="texts to embed")
+    inputs: tuple[str, ...] = Field((), description="texts to embed; documents to rank")
     truncate: bool = True
     shift: bool = True
     dimensions: int | None = None
     normalise: bool = Field(True, description="embeddings of length one; if not, as the model made them")
     format: OutputFormat = None
     tools: tuple[dict[str, Any], ...] = Field((), description="in the shape of Ollama and OpenAI")
+    tool_choice: ToolChoice = "auto"
+    parallel_tool_calls: bool = Field(True, description="several calls in one answer")
     think: Think = Field(None, description="None: if the model can")
     logprobs: bool = False
     top_logprobs: int = 0

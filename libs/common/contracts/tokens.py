@@ -63,9 +63,17 @@ class StreamEnd(msgspec.Struct, array_like=True, frozen=True):
     """Packed vectors, see ``pack_vector``."""
 
     rendered: str | None = None
-    """The prompt, where only that was asked for."""
+    """The prompt, where only that was asked for; or the text of token ids."""
 
     image_count: int = 0
+    token_ids: list[int] = []
+    """Of a text that was to be tokenized. Nothing is billed for it."""
+
+    prompt_length: int = 0
+    """In tokens, of a rendered prompt, for which nothing is billed."""
+
+    scores: list[float] = []
+    """Of ranked documents, in their order: the higher, the more relevant."""
 
 
 class Frame(msgspec.Struct, array_like=True, frozen=True):

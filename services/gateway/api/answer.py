@@ -1,8 +1,11 @@
-"""One answer on its way to the client: frames in, bytes out. A dialect says how they look."""
+"""An answer on its way to the client: frames in, bytes out. A dialect says how they look."""
 
-from collections.abc import AsyncIterator
-from typing import Any, Protocol
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from typing import Any, Final, Protocol
 
+import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -14,110 +17,237 @@ from services.gateway.api.door import Call
 from services.gateway.context import FrameStream
 from services.gateway.limits import LimitReached
 
+Numbered = tuple[int, Frame]
+"""A frame, and the number of the task it answers."""
+
+SILENCE_SECONDS: Final = 15.0
+
 
 class Rendering(Protocol):
-    """How a dialect writes one streamed answer."""
+    """How a dialect writes one streamed answer. ``choice``: the number of the task, where it answers several."""
 
     media_type: str
+    silence: bytes
+    """Sent when there was nothing to say for ``SILENCE_SECONDS``, so that nothing on the way closes the connection.
 
-    def chunk(self, frame: Frame) -> bytes:
-        """A frame that is not the last."""
+    Empty where a dialect has nothing that means nothing.
+    """
 
-    def last(self, frame: Frame, end: StreamEnd) -> bytes:
-        """The last frame, which may carry text too."""
+    def opening(self, request_id: str) -> bytes:
+        """Before everything else, when the first frame is there."""
+
+    def chunk(self, frame: Frame, choice: int) -> bytes:
+        """A frame that is not the last of its task."""
+
+    def last(self, frame: Frame, end: StreamEnd, choice: int) -> bytes:
+        """The last frame of a task, which may carry text too."""
+
+    def closing(self) -> bytes:
+        """After the last frames of all tasks."""
 
     def broken(self, error: ServiceError) -> bytes:
         """The answer ends here with an error, after its status was sent."""
 
 
-class StreamedAnswer(Response):
-    """Sends each frame as it comes; closes the stream in every case."""
+class Following:
+    """The requests of one answer: their frames as they come. Close it in every case."""
 
-    def __init__(self, stream: FrameStream, first: Frame, rest: AsyncIterator[Frame], rendering: Rendering) -> None:
+    def __init__(self, streams: Sequence[FrameStream]) -> None:
+        self._streams = streams
+
+    @property
+    def request_id(self) -> str:
+        """Of the first."""
+        return self._streams[0].request_id
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Of the first: what its answer tells; complete with the first frame."""
+        return self._streams[0].headers
+
+    async def frames(self) -> AsyncGenerator[Numbered, None]:
+        """Until each has ended. Raises the ``ServiceError`` of the first that fails."""
+        if len(self._streams) == 1:
+            async for frame in _to_its_end(self._streams[0]):
+                yield 0, frame
+            return
+        coming: asyncio.Queue[Numbered | ServiceError] = asyncio.Queue(maxsize=len(self._streams))
+        readers = [
+            asyncio.create_task(_pass_on(stream, number, coming), name="read a choice")
+            for number, stream in enumerate(self._streams)
+        ]
+        try:
+            left = len(readers)
+            while left:
+                item = await coming.get()
+                if isinstance(item, ServiceError):
+                    raise item
+                yield item
+                left -= item[1].end is not None
+        finally:
+            for reader in readers:
+                reader.cancel()
+            await asyncio.gather(*readers, return_exceptions=True)
+
+    async def aclose(self) -> None:
+        for stream in self._streams:
+            await stream.aclose()
+
+
+async def _pass_on(stream: FrameStream, number: int, to: "asyncio.Queue[Numbered | ServiceError]") -> None:
+    try:
+        async for frame in _to_its_end(stream):
+            await to.put((number, frame))
+    except ServiceError as error:
+        await to.put(error)
+
+
+async def _to_its_end(stream: FrameStream) -> AsyncIterator[Frame]:
+    """Raises ``StreamLost`` for one that just stops."""
+    ended = False
+    async for frame in stream:
+        yield frame
+        ended = frame.end is not None
+    if not ended:
+        raise StreamLost
+
+
+class StreamedAnswer(Response):
+    """Sends each frame as it comes; closes the requests in every case."""
+
+    def __init__(
+        self, following: Following, first: Numbered, rest: AsyncGenerator[Numbered, None], rendering: Rendering
+    ) -> None:
         super().__init__(media_type=rendering.media_type)
         del self.headers["content-length"]
-        self._stream, self._first, self._rest, self._rendering = stream, first, rest, rendering
+        self._following, self._first, self._rest, self._rendering = following, first, rest, rendering
+        self._sent_at = time.monotonic()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        breaking = asyncio.create_task(self._break_silence(send), name="break a silence")
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             async for data in self._rendered():
                 await send({"type": "http.response.body", "body": data, "more_body": True})
+                self._sent_at = time.monotonic()
+            await _ended(breaking)
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
-            await self._stream.aclose()
+            await _ended(breaking)
+            await self._rest.aclose()
+            await self._following.aclose()
 
-    async def _rendered(self) -> AsyncIterator[bytes]:
-        frame = self._first
+    async def _break_silence(self, send: Send) -> None:
+        while silence := self._rendering.silence:
+            left = self._sent_at + SILENCE_SECONDS - time.monotonic()
+            if left <= 0:
+                await send({"type": "http.response.body", "body": silence, "more_body": True})
+                self._sent_at = time.monotonic()
+            else:
+                await asyncio.sleep(left)
+
+    async def _rendered(self) -> AsyncGenerator[bytes, None]:
+        rendering, (choice, frame) = self._rendering, self._first
+        before = rendering.opening(self._following.request_id)
         try:
-            while frame.end is None:
-                yield self._rendering.chunk(frame)
-                frame = await _next(self._rest)
-            yield self._rendering.last(frame, frame.end)
+            yield before + _written(rendering, frame, choice)
+            async for choice, frame in self._rest:
+                yield _written(rendering, frame, choice)
+            if after := rendering.closing():
+                yield after
         except ServiceError as error:
             mark_current_failed(error.code)
-            yield self._rendering.broken(error)
+            yield rendering.broken(error)
 
 
-async def stream_answer(call: Call, model: ModelRef, task: InferenceTask, rendering: Rendering) -> Response:
+def _written(rendering: Rendering, frame: Frame, choice: int) -> bytes:
+    return rendering.chunk(frame, choice) if frame.end is None else rendering.last(frame, frame.end, choice)
+
+
+async def _ended(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def stream_answer(
+    call: Call, model: ModelRef, tasks: Sequence[InferenceTask], rendering: Rendering
+) -> StreamedAnswer:
     """Waits for the first frame, so that what fails before it is answered with its own status."""
-    stream = await _start(call, model, task)
+    following = await _start(call, model, tasks)
+    frames = following.frames()
     try:
-        frames = aiter(stream)
-        first = await _next(frames)
+        first = await anext(frames)
     except BaseException:
-        await stream.aclose()
+        await frames.aclose()
+        await following.aclose()
         raise
     finally:
-        call.answer_headers.update(stream.headers)
-    return StreamedAnswer(stream, first, frames, rendering)
+        call.answer_headers.update(following.headers)
+    return StreamedAnswer(following, first, frames, rendering)
+
+
+async def whole_answers(call: Call, model: ModelRef, tasks: Sequence[InferenceTask]) -> list[tuple[Frame, StreamEnd]]:
+    """For each task the last frame, with everything in it that came before."""
+    following = await _start(call, model, tasks)
+    gathered = [_Gathered() for _ in tasks]
+    frames = following.frames()
+    try:
+        async for choice, frame in frames:
+            gathered[choice].add(frame)
+        return [each.whole() for each in gathered]
+    finally:
+        call.answer_headers.update(following.headers)
+        await frames.aclose()
+        await following.aclose()
 
 
 async def whole_answer(call: Call, model: ModelRef, task: InferenceTask) -> tuple[Frame, StreamEnd]:
-    """The last frame, with everything in it that came before."""
-    text: list[str] = []
-    thinking: list[str] = []
-    tool_calls: list[dict[str, Any]] = []
-    logprobs: list[Logprob] = []
-    stream = await _start(call, model, task)
-    try:
-        async for frame in stream:
-            text.append(frame.text)
-            thinking.append(frame.thinking)
-            tool_calls += frame.tool_calls
-            logprobs += frame.logprobs
-            if frame.end is not None:
-                whole = Frame(
-                    frame.request_id,
-                    frame.epoch,
-                    frame.seq,
-                    text="".join(text),
-                    thinking="".join(thinking),
-                    tool_calls=tool_calls,
-                    end=frame.end,
-                    logprobs=logprobs,
-                )
-                return whole, frame.end
-        raise StreamLost
-    finally:
-        call.answer_headers.update(stream.headers)
-        await stream.aclose()
+    return (await whole_answers(call, model, [task]))[0]
 
 
-async def _start(call: Call, model: ModelRef, task: InferenceTask) -> FrameStream:
-    try:
-        stream = await call.ctx.start_inference(
-            call.ctx, call.caller, model, task, priority=call.priority, deadline_seconds=call.deadline_seconds
+class _Gathered:
+    def __init__(self) -> None:
+        self._text: list[str] = []
+        self._thinking: list[str] = []
+        self._tool_calls: list[dict[str, Any]] = []
+        self._logprobs: list[Logprob] = []
+        self._last: Frame | None = None
+
+    def add(self, frame: Frame) -> None:
+        self._text.append(frame.text)
+        self._thinking.append(frame.thinking)
+        self._tool_calls += frame.tool_calls
+        self._logprobs += frame.logprobs
+        self._last = frame
+
+    def whole(self) -> tuple[Frame, StreamEnd]:
+        assert self._last is not None
+        assert self._last.end is not None
+        whole = msgspec.structs.replace(
+            self._last,
+            text="".join(self._text),
+            token_ids=[],
+            thinking="".join(self._thinking),
+            tool_calls=self._tool_calls,
+            logprobs=self._logprobs,
         )
-    except LimitReached as refusal:
-        call.answer_headers.update(refusal.headers)
-        raise
-    call.name_request(stream.request_id)
-    return stream
+        return whole, self._last.end
 
 
-async def _next(frames: AsyncIterator[Frame]) -> Frame:
+async def _start(call: Call, model: ModelRef, tasks: Sequence[InferenceTask]) -> Following:
+    """All of them, or none."""
+    streams: list[FrameStream] = []
     try:
-        return await anext(frames)
-    except StopAsyncIteration:
-        raise StreamLost from None
+        for task in tasks:
+            streams.append(
+                await call.ctx.start_inference(
+                    call.ctx, call.caller, model, task, priority=call.priority, deadline_seconds=call.deadline_seconds
+                )
+            )
+    except BaseException as error:
+        if isinstance(error, LimitReached):
+            call.answer_headers.update(error.headers)
+        await Following(streams).aclose()
+        raise
+    call.name_request(streams[0].request_id)
+    return Following(streams)

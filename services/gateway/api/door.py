@@ -68,7 +68,14 @@ class Call:
 
 
 Handler = Callable[[Call], Awaitable[Response]]
-RenderError = Callable[[ServiceError], Response]
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """A dialect's words for what is no answer."""
+
+    error: Callable[[ServiceError, str], Response]
+    """Its status and body; with the request's id, for bodies that tell it."""
 
 
 class Door:
@@ -77,7 +84,7 @@ class Door:
     def __init__(
         self,
         handler: Handler,
-        render_error: RenderError,
+        dialect: Dialect,
         permission: Permission,
         body: Body,
         *,
@@ -86,7 +93,7 @@ class Door:
         """``downloads``: what it answers takes as long as the bytes of a blob."""
         self._transfers = downloads or body is Body.STREAM
         self._handler = handler
-        self._render_error = render_error
+        self._dialect = dialect
         self._permission = permission
         self._body = body
 
@@ -97,7 +104,7 @@ class Door:
         except RequestCancelled:
             return  # the client went away while it sent its body
         except Exception as error:
-            await self._refuse(error)(scope, receive, send)
+            await self._refuse(error, scope)(scope, receive, send)
             return
         if self._body is Body.STREAM:
             await self._answer(call, receive, send)  # who reads the body sees by itself that the client went away
@@ -140,16 +147,16 @@ class Door:
                 until_answered.enter_context(call.ctx.transfers.one_more(call.ctx.settings.transfers_per_caller))
             return await self._handler(call)
         except Exception as error:
-            return self._refuse(error)
+            return self._refuse(error, call.scope)
 
-    def _refuse(self, error: Exception) -> Response:
+    def _refuse(self, error: Exception, scope: Scope) -> Response:
         """The edge of the web: a defect of ours becomes an answer that tells nothing of the inside."""
         if not isinstance(error, ServiceError):
             log.error("a request crashed", exc_info=error)
             error = ServiceError()
         if error.status >= 500:
             mark_current_failed(error.code)
-        response = self._render_error(error)
+        response = self._dialect.error(error, scope[REQUEST_ID])
         response.headers.update(retry_after_header(error.status, error.retry_after))
         return response
 

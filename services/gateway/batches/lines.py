@@ -27,16 +27,16 @@ from libs.common.errors import (
     Unavailable,
 )
 from libs.common.sealing import CannotOpenError
-from services.gateway.api.door import Call, Handler, RenderError
+from services.gateway.api.door import Call, Dialect, Handler
 from services.gateway.api.json_body import decode
-from services.gateway.api.ollama import wire as ollama_wire
 from services.gateway.api.ollama.chat import chat
 from services.gateway.api.ollama.embed import embed
 from services.gateway.api.ollama.generate import generate
-from services.gateway.api.openai import errors as openai_errors
+from services.gateway.api.ollama.wire import OLLAMA
 from services.gateway.api.openai.chat import chat_completions
 from services.gateway.api.openai.completions import completions
 from services.gateway.api.openai.embeddings import embeddings
+from services.gateway.api.openai.errors import OPENAI
 from services.gateway.batches.following import Following
 from services.gateway.batches.reading import place_of
 from services.gateway.batches.results import KEY_GONE, answer_line
@@ -47,13 +47,13 @@ from services.gateway.store.batch_lines import ClaimedLine
 
 log = structlog.get_logger(__name__)
 
-ENDPOINTS: Final[Mapping[str, tuple[Handler, RenderError]]] = {
-    "/v1/chat/completions": (chat_completions, openai_errors.render_error),
-    "/v1/completions": (completions, openai_errors.render_error),
-    "/v1/embeddings": (embeddings, openai_errors.render_error),
-    "/api/chat": (chat, ollama_wire.render_error),
-    "/api/generate": (generate, ollama_wire.render_error),
-    "/api/embed": (embed, ollama_wire.render_error),
+ENDPOINTS: Final[Mapping[str, tuple[Handler, Dialect]]] = {
+    "/v1/chat/completions": (chat_completions, OPENAI),
+    "/v1/completions": (completions, OPENAI),
+    "/v1/embeddings": (embeddings, OPENAI),
+    "/api/chat": (chat, OLLAMA),
+    "/api/generate": (generate, OLLAMA),
+    "/api/embed": (embed, OLLAMA),
 }
 
 NO_ROOM: Final = (RateLimited, Overloaded, Unavailable)
@@ -102,7 +102,7 @@ async def run_line(ctx: Context, line: ClaimedLine, following: Following) -> Ans
     except ServiceError as error:
         if (later := _later(error, following, line.losses)) is not None:
             return later
-        response = ENDPOINTS[line.endpoint][1](error)
+        response = ENDPOINTS[line.endpoint][1].error(error, following.request_id)
     return Answered(_noted(line, custom_id, following, response), succeeded=response.status_code < 400)
 
 

@@ -14,7 +14,7 @@ GO_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z")
 
 @given(st.text(st.characters(codec="utf-8")), st.text(st.characters(codec="utf-8")))
 def test_a_chunk_is_one_line_to_every_reader(model: str, text: str) -> None:
-    line = Lines(model, chat_message, 0).chunk(Frame("r", 1, 1, text))
+    line = Lines(model, chat_message, 0).chunk(Frame("r", 1, 1, text), 0)
     assert line.decode().splitlines() == [line.decode().removesuffix("\n")]
     chunk = json.loads(line)
     assert (chunk["model"], chunk["message"]["content"], chunk["done"]) == (model, text, False)
@@ -34,7 +34,7 @@ CALL = {"id": "call_1", "function": {"index": 0, "name": "f", "arguments": {"b":
 
 
 def test_tool_calls_are_shown_as_they_are() -> None:
-    message = json.loads(Lines("m", chat_message, 0).chunk(Frame("r", 1, 1, tool_calls=[CALL])))["message"]
+    message = json.loads(Lines("m", chat_message, 0).chunk(Frame("r", 1, 1, tool_calls=[CALL]), 0))["message"]
     assert message == {"role": "assistant", "content": "", "tool_calls": [CALL]}
     assert list(message["tool_calls"][0]["function"]["arguments"]) == ["b", "a"]
 
@@ -42,11 +42,11 @@ def test_tool_calls_are_shown_as_they_are() -> None:
 def test_thinking_has_lines_of_its_own() -> None:
     frame = Frame("r", 1, 1, "so", thinking="hm", tool_calls=[CALL], logprobs=[Logprob("hm", -1.0)])
     chat, generate = Lines("m", chat_message, 0), Lines("m", generated_text, 0)
-    first, second = map(json.loads, chat.chunk(frame).splitlines())
+    first, second = map(json.loads, chat.chunk(frame, 0).splitlines())
     assert first["message"] == {"role": "assistant", "content": "", "thinking": "hm"}
     assert second["message"] == {"role": "assistant", "content": "so", "tool_calls": [CALL]}
     assert ("logprobs" in first, "logprobs" in second) == (True, False)
-    first, second = map(json.loads, generate.last(frame, StreamEnd()).splitlines())
+    first, second = map(json.loads, generate.last(frame, StreamEnd(), 0).splitlines())
     assert (first["thinking"], first["response"], first["done"]) == ("hm", "", False)
     assert ("thinking" in second, second["response"], second["done"]) == (False, "so", True)
 
@@ -59,7 +59,7 @@ def test_a_whole_answer_has_everything_in_one_object() -> None:
 
 def test_the_last_line_has_every_metric_and_none_is_zero() -> None:
     end = StreamEnd("length", Usage(prompt_tokens=7, completion_tokens=2), context=[1, 2])
-    last = json.loads(Lines("m", generated_text, 0, with_context=True).last(Frame("r", 1, 1, "x"), end))
+    last = json.loads(Lines("m", generated_text, 0, with_context=True).last(Frame("r", 1, 1, "x"), end, 0))
     assert (last["response"], last["done"], last["done_reason"], last["context"]) == ("x", True, "length", [1, 2])
     assert (last["prompt_eval_count"], last["eval_count"]) == (7, 2)
     durations = [last[f"{name}_duration"] for name in ("total", "load", "prompt_eval", "eval")]
@@ -67,7 +67,7 @@ def test_the_last_line_has_every_metric_and_none_is_zero() -> None:
 
 
 def test_context_is_left_out_where_it_makes_no_sense() -> None:
-    last = Lines("m", chat_message, 0).last(Frame("r", 1, 1), StreamEnd(context=[1]))
+    last = Lines("m", chat_message, 0).last(Frame("r", 1, 1), StreamEnd(context=[1]), 0)
     assert "context" not in json.loads(last)
 
 

@@ -22,7 +22,7 @@ from services.gateway.api.ollama.chat import chat
 from services.gateway.api.ollama.embed import embed, embeddings
 from services.gateway.api.ollama.generate import generate
 from services.gateway.api.ollama.models import ps, show, tags
-from services.gateway.api.ollama.wire import render_error
+from services.gateway.api.ollama.wire import OLLAMA
 
 
 def _get(path: str, endpoint: Callable[..., Any], *, head: bool) -> Route:
@@ -32,18 +32,18 @@ def _get(path: str, endpoint: Callable[..., Any], *, head: bool) -> Route:
 
 
 def _reading(handler: Handler) -> Door:
-    return Door(handler, render_error, Permission.MODEL_READ, Body.NONE)
+    return Door(handler, OLLAMA, Permission.MODEL_READ, Body.NONE)
 
 
 def _post(path: str, handler: Handler, permission: Permission = Permission.INFERENCE_RUN) -> Route:
-    return Route(path, Door(handler, render_error, permission, Body.JSON), methods=["POST"])
+    return Route(path, Door(handler, OLLAMA, permission, Body.JSON), methods=["POST"])
 
 
 def _managing(path: str, handler: Handler, method: str = "POST") -> Route:
-    return Route(path, Door(handler, render_error, Permission.MODEL_MANAGE, Body.JSON), methods=[method])
+    return Route(path, Door(handler, OLLAMA, Permission.MODEL_MANAGE, Body.JSON), methods=[method])
 
 
-_UPLOAD = Door(blobs.upload, render_error, Permission.MODEL_MANAGE, Body.STREAM)
+_UPLOAD = Door(blobs.upload, OLLAMA, Permission.MODEL_MANAGE, Body.STREAM)
 
 routes = [
     _post("/api/chat", chat),

@@ -36,6 +36,7 @@ class Lines:
     """``started_ns``: ``time.perf_counter_ns()`` when the request came, for its total duration."""
 
     media_type = "application/x-ndjson"
+    silence = b""
 
     def __init__(self, model: str, render_text: RenderText, started_ns: int, *, with_context: bool = False) -> None:
         self._head = b'{"model":' + encode(model) + b',"created_at":"'
@@ -43,13 +44,19 @@ class Lines:
         self._started_ns = started_ns
         self._with_context = with_context
 
-    def chunk(self, frame: Frame) -> bytes:
+    def opening(self, _request_id: str) -> bytes:
+        return b""
+
+    def chunk(self, frame: Frame, _choice: int) -> bytes:
         thought, answered = _split(frame)
         return (self._chunk(thought) if thought else b"") + self._chunk(answered)
 
-    def last(self, frame: Frame, end: StreamEnd) -> bytes:
+    def last(self, frame: Frame, end: StreamEnd, _choice: int) -> bytes:
         thought, answered = _split(frame)
         return (self._chunk(thought) if thought else b"") + self.whole(answered, end) + b"\n"
+
+    def closing(self) -> bytes:
+        return b""
 
     def whole(self, frame: Frame, end: StreamEnd) -> bytes:
         """All in one object, without a line break."""

@@ -121,5 +121,5 @@ async def respond(call: Call, model: ModelRef, task: InferenceTask, lines: Lines
         _, end = await whole_answer(call, model, task)
         return JsonAnswer(lines.rendered(end))
     if stream:
-        return await stream_answer(call, model, task, lines)
+        return await stream_answer(call, model, [task], lines)
     return JsonAnswer(lines.whole(*await whole_answer(call, model, task)))

@@ -2,7 +2,7 @@
 
 import time
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from starlette.responses import Response
@@ -10,6 +10,7 @@ from starlette.responses import Response
 from libs.common.contracts.inference import ModelDetails
 from libs.common.contracts.tokens import StreamEnd, Usage
 from libs.common.errors import ServiceError
+from services.gateway.api.door import Dialect
 
 # Line breaks to clients that split a stream as str.splitlines does, which ollama-python's HTTP client is one of.
 _LINE_BREAKS = ((b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"), (b"\xc2\x85", b"\\u0085"))
@@ -34,8 +35,11 @@ class JsonAnswer(Response):
         return content if isinstance(content, bytes) else encode(content)
 
 
-def render_error(error: ServiceError) -> Response:
+def render_error(error: ServiceError, _request_id: str = "") -> Response:
     return JsonAnswer({"error": error.message}, error.status)
+
+
+OLLAMA: Final = Dialect(render_error)
 
 
 class _Clock:

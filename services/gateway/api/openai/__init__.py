@@ -5,11 +5,11 @@ from starlette.routing import Route
 from libs.common.contracts.permissions import Permission
 from services.gateway.api.door import Body, Door, Handler
 from services.gateway.api.openai import batches, files
-from services.gateway.api.openai.errors import render_error
+from services.gateway.api.openai.errors import OPENAI
 
 
 def _route(method: str, path: str, handler: Handler, body: Body = Body.NONE, *, downloads: bool = False) -> Route:
-    door = Door(handler, render_error, Permission.INFERENCE_RUN, body, downloads=downloads)
+    door = Door(handler, OPENAI, Permission.INFERENCE_RUN, body, downloads=downloads)
     route = Route(path, door, methods=[method])
     route.methods = {method}
     return route

@@ -5,6 +5,7 @@ from typing import Any, Final
 from starlette.responses import Response
 
 from libs.common.errors import ModelNotFound, ServiceError
+from services.gateway.api.door import Dialect
 from services.gateway.api.ollama.wire import JsonAnswer
 
 _TYPES: Final = {
@@ -23,5 +24,8 @@ def error_body(error: ServiceError) -> dict[str, Any]:
     return {"error": {"message": error.message, "type": kind, "param": param, "code": error.code}}
 
 
-def render_error(error: ServiceError) -> Response:
+def render_error(error: ServiceError, _request_id: str) -> Response:
     return JsonAnswer(error_body(error), error.status)
+
+
+OPENAI: Final = Dialect(render_error)

@@ -14,7 +14,7 @@ from libs.common.contracts.permissions import Permission
 from libs.common.contracts.tokens import Frame
 from libs.common.errors import InvalidRequest, ServiceError
 from libs.common.web import error_response
-from services.gateway.api.door import DEADLINE, Body, Call, Door
+from services.gateway.api.door import DEADLINE, Body, Call, Dialect, Door
 from services.gateway.api.json_body import Fields
 from services.gateway.api.ollama.chat import chat as ollama_chat
 from services.gateway.api.ollama.generate import generate as ollama_generate
@@ -95,8 +95,11 @@ def _scheduled(call: Call) -> Call:
     return replace(call, priority=priority, deadline_seconds=min(seconds, call.deadline_seconds or longest))
 
 
-def _render_error(error: ServiceError) -> Response:
+def _error(error: ServiceError, _request_id: str) -> Response:
     return error_response(error.code, error.message, error.status, error.retry_after)
+
+
+_PLATFORM: Final = Dialect(_error)
 
 
 class _Through(Response):
@@ -110,8 +113,8 @@ class _Through(Response):
         await self._door(scope, receive, send)
 
 
-_CHAT: Final = Door(_chat, _render_error, Permission.INFERENCE_RUN, Body.JSON)
-_GENERATE: Final = Door(_generate, _render_error, Permission.INFERENCE_RUN, Body.JSON)
+_CHAT: Final = Door(_chat, _PLATFORM, Permission.INFERENCE_RUN, Body.JSON)
+_GENERATE: Final = Door(_generate, _PLATFORM, Permission.INFERENCE_RUN, Body.JSON)
 
 
 def _body(model: type[BaseModel]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from libs.common.contracts.permissions import Permission
-from services.gateway.api.door import Body, Call, Door, Handler
+from services.gateway.api.door import Body, Call, Dialect, Door, Handler
 from services.gateway.api.v2 import seen
 from services.gateway.api.v2.relay import relay
 from services.gateway.api.v2.words import VERSION, Kind, render_error
@@ -20,12 +20,16 @@ async def version(_call: Call) -> Response:
 
 
 def _read(path: str, kind: Kind, handler: Handler) -> Route:
-    door = Door(handler, partial(render_error, kind), Permission.MODEL_READ, Body.NONE, downloads=kind == "blob")
+    door = Door(
+        handler, Dialect(partial(render_error, kind)), Permission.MODEL_READ, Body.NONE, downloads=kind == "blob"
+    )
     return Route(path, door, methods=["GET"])
 
 
 def _write(method: str, path: str, kind: Kind, handler: Handler = relay, body: Body = Body.STREAM) -> Route:
-    return Route(path, Door(handler, partial(render_error, kind), Permission.MODEL_MANAGE, body), methods=[method])
+    return Route(
+        path, Door(handler, Dialect(partial(render_error, kind)), Permission.MODEL_MANAGE, body), methods=[method]
+    )
 
 
 MANIFEST = "/v2/{name:path}/manifests/{reference}"

@@ -35,7 +35,7 @@ _BY_KIND: Final[Mapping[Kind, Mapping[int, str]]] = {
 }
 
 
-def render_error(kind: Kind, error: ServiceError) -> Response:
+def render_error(kind: Kind, error: ServiceError, _request_id: str) -> Response:
     code = _BY_ERROR.get(error.code) or _BY_KIND[kind].get(error.status, "UNKNOWN")
     headers = {**VERSION, **(CHALLENGE if error.status == 401 else {})}
     return JSONResponse({"errors": [{"code": code, "message": error.message}]}, error.status, headers)
