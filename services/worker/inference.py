@@ -276,6 +276,7 @@ async def _generate(loaded: LoadedEngine, task: InferenceTask, attempt: Attempt,
         context=list(finish.context),
         rendered=finish.rendered,
         image_count=finish.image_count,
+        stop_sequence=finish.stop_sequence,
     )
 
 

@@ -112,9 +112,11 @@ class TestEveryEngine:
     async def test_stops_before_a_stop_string(self, loaded: LoadedEngine) -> None:
         whole, _, _ = await run(loaded, chat())
         stop = whole[5:8]
-        text, _, finish = await run(loaded, chat(stop=(stop,)))
+        text, _, finish = await run(loaded, chat(stop=("NEVER", stop)))
         assert text == whole[: whole.index(stop)]
-        assert finish.done_reason == "stop"
+        assert (finish.done_reason, finish.stop_sequence) == ("stop", stop)
+        _, _, finish = await run(loaded, chat(stop=("NEVER",)))
+        assert (finish.done_reason, finish.stop_sequence) == ("length", "")
 
     async def test_generate_and_raw(self, loaded: LoadedEngine) -> None:
         for raw in (False, True):
@@ -290,6 +292,7 @@ class TestLlamaCpp:
         whole, ids, _ = await run(llama, chat())
         text, _, finish = await run(llama, chat(stop=(whole[2:5],)), ids[:6])
         assert (text, finish.done_reason, finish.completion_tokens) == ("", "stop", 0)
+        assert finish.stop_sequence == whole[2:5]
 
     async def test_follows_a_schema_and_refuses_one_it_cannot_follow(self, llama: LlamaCppModel) -> None:
         schema = {"type": "object", "properties": {"ok": {"enum": [True]}}, "required": ["ok"]}

@@ -96,6 +96,12 @@ class TestThinking:
         assert answer.finish.prompt_tokens > 10
         assert answer.token_ids == ()
 
+    @BOTH
+    async def test_the_stop_string_is_told(self, scripted: LoadedEngine, model: ModelRef) -> None:
+        answer = await ask(scripted, chat(num_predict=40, stop=("NEVER", " ...")), model)
+        assert (answer.thinking.strip(), answer.text) == ("let me see", "So")
+        assert (answer.finish.done_reason, answer.finish.stop_sequence) == ("stop", " ...")
+
     async def test_is_dropped_if_nobody_wants_it(self, scripted: LoadedEngine) -> None:
         answer = await ask(scripted, chat(think=False, num_predict=9), GO_MODEL)
         assert (answer.thinking, answer.text) == ("", "So ...")

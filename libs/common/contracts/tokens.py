@@ -75,6 +75,9 @@ class StreamEnd(msgspec.Struct, array_like=True, frozen=True):
     scores: list[float] = []
     """Of ranked documents, in their order: the higher, the more relevant."""
 
+    stop_sequence: str = ""
+    """The stop string that ended the answer, of the caller or of the model, where the engine tells it."""
+
 
 class Frame(msgspec.Struct, array_like=True, frozen=True):
     """One flush of one request: text and the ids of exactly the tokens it is made of.

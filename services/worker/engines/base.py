@@ -1,6 +1,6 @@
-"""What an engine is: it loads a model, and a loaded model generates, embeds and is closed."""
+"""What an engine is: it loads a model, and a loaded model generates, embeds, ranks, reads tokens, and is closed."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -55,15 +55,28 @@ class Finish:
     """Token ids of prompt and answer, where the engine knows them."""
 
     rendered: str | None = None
-    """The prompt, where only that was asked for; nothing was generated."""
+    """The prompt, where only that was asked for; nothing was generated, and nothing is billed."""
+
+    prompt_length: int = 0
+    """In tokens, of what was rendered."""
 
     image_count: int = 0
+    stop_sequence: str = ""
+    """The stop string that ended it, where the engine tells."""
 
 
 @dataclass(frozen=True)
 class Embeddings:
     vectors: list[list[float]]
     """Of length one, unless the task wants them as they are."""
+
+    prompt_tokens: int
+
+
+@dataclass(frozen=True)
+class Ranks:
+    scores: list[float]
+    """Of the documents, in their order: the higher, the more relevant. Their scale is the model's own."""
 
     prompt_tokens: int
 
@@ -109,6 +122,15 @@ class LoadedEngine(Protocol):
         """Closing the generator (``aclose``) cancels the generation and frees its slot."""
 
     async def embed(self, task: InferenceTask) -> Embeddings: ...
+
+    async def rerank(self, task: InferenceTask) -> Ranks:
+        """How well each of the task's inputs answers its prompt."""
+
+    async def tokenize(self, text: str, *, special: bool) -> list[int]:
+        """``special``: as a prompt, with what the model wants at its start and control tokens read as such."""
+
+    async def detokenize(self, ids: Sequence[int]) -> str:
+        """Bytes that are no character become U+FFFD. Raises ``InvalidRequest`` for ids that are no tokens."""
 
     def failure(self) -> str | None:
         """Why this model can run nothing more (its process died), or None."""

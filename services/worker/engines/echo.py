@@ -21,7 +21,7 @@ import asyncio
 import hashlib
 import re
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 
 from libs.common.contracts.inference import ChatMessage, EngineName, InferenceTask
@@ -83,8 +83,8 @@ class EchoModel:
             return
         job.spent.prompt_tokens = prompt_tokens
         began, done = clock(), 0
-        pieces, count, stopped = self._answer(job, messages)
-        for piece in islice(pieces, len(job.resume), None):
+        answer = self._answer(job, messages)
+        for piece in islice(answer.pieces, len(job.resume), None):
             if done == self._fail_after:
                 self._failure = f"it was made to fail after {done} tokens"
                 raise EngineFailed(self._failure)
@@ -92,12 +92,13 @@ class EchoModel:
             await asyncio.sleep(began + done / self._tokens_per_second - clock() if self._tokens_per_second else 0)
             yield replace(piece, logprobs=(_logprob(piece, task.top_logprobs),)) if task.logprobs else piece
         yield Finish(
-            done_reason="stop" if stopped else "length",
+            done_reason="stop" if answer.ends else "length",
             prompt_tokens=prompt_tokens,
             completion_tokens=done,
             prompt_ns=1,
             completion_ns=max(1, int((clock() - began) * 1e9)),
-            context=(*task.context, *range(count)) if task.kind == "generate" and not task.raw else (),
+            context=(*task.context, *range(answer.count)) if task.kind == "generate" and not task.raw else (),
+            stop_sequence=answer.stop_sequence,
         )
 
     async def embed(self, task: InferenceTask) -> Embeddings:
@@ -128,11 +129,7 @@ class EchoModel:
     def _context_for(self, task: InferenceTask) -> int:
         return min(self.context_length, task.options.num_ctx or self.context_length)
 
-    def _answer(self, job: Job, messages: Sequence[ChatMessage]) -> tuple[Iterator[Piece], int, bool]:
-        """A piece for each token, how many they are, and whether it ends by itself.
-
-        The pieces are made one by one: to make very many at once would silence the worker.
-        """
+    def _answer(self, job: Job, messages: Sequence[ChatMessage]) -> "_Answer":
         task = job.task
         limit = min(task.options.num_predict, MOST_TOKENS) if task.options.num_predict > 0 else DEFAULT_TOKENS
         ends = task.options.num_predict <= 0
@@ -143,19 +140,35 @@ class EchoModel:
         if self._calls and task.tools and messages[-1].role != "tool":
             calls = [Piece(tool_calls=(call,)) for call in call_tools(job)]
             called = [*thinking, *calls[:room]]
-            return iter(called), len(called), len(calls) <= room
-        words, stopped = _words(task, room)
+            return _Answer(iter(called), len(called), len(calls) <= room)
+        words, stop = _words(task, room)
+        ends = ends or bool(stop) or (task.format is not None and bool(words))
         numbered = self.can_resume(job)
         said = (Piece(word, (index,) if numbered else ()) for index, word in enumerate(words))
-        return chain(thinking, said), len(thinking) + len(words), stopped or ends
+        return _Answer(chain(thinking, said), len(thinking) + len(words), ends, stop)
 
 
-def _words(task: InferenceTask, count: int) -> tuple[list[str], bool]:
-    """The words of the answer, cut at the first stop string, and whether they end by themselves."""
+@dataclass(frozen=True)
+class _Answer:
+    pieces: Iterator[Piece]
+    """One for each token, made one by one: to make very many at once would silence the worker."""
+
+    count: int
+    ends: bool
+    """By itself."""
+
+    stop_sequence: str = ""
+
+
+def _words(task: InferenceTask, count: int) -> tuple[list[str], str]:
+    """The words of the answer, cut at the first stop string, and that string."""
     words = list(_json_words(count)) if task.format else [f" w{i}" if i else "w0" for i in range(count)]
     text = "".join(words)
-    stops = [at for stop in task.options.stop if stop and (at := text.find(stop)) >= 0]
-    return (_cut(words, min(stops)), True) if stops else (words, task.format is not None and count > 0)
+    stops = [(at, stop) for stop in task.options.stop if stop and (at := text.find(stop)) >= 0]
+    if not stops:
+        return words, ""
+    at, stop = min(stops)
+    return _cut(words, at), stop
 
 
 def _json_words(count: int) -> Iterator[str]:

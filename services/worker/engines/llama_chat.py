@@ -24,11 +24,12 @@ async def chat(
     """
     await asyncio.to_thread(check_images, prompt.messages)
     messages = await asyncio.to_thread(wire_messages, prompt.messages, reasoning=True)
-    body = request | {"messages": messages} | template_arguments(job)
+    body = request | {"messages": messages} | template_arguments(job) | _ENDING
     calls = StreamedCalls(CallNumbering(job.request_id))
-    shows_thinking = thinks(job.task, job.model)
+    shows_thinking, stop_sequence = thinks(job.task, job.model), ""
     async with aclosing(process.stream("/v1/chat/completions", body)) as events:
         async for event in events:
+            stop_sequence = event.get("__verbose", {}).get("stopping_word", "") or stop_sequence
             for choice in event.get("choices", ()):
                 delta, reason = choice.get("delta") or {}, choice.get("finish_reason")
                 whole = calls.add(delta.get("tool_calls") or ())
@@ -41,17 +42,21 @@ async def chat(
                 if piece != _NOTHING:
                     yield piece
                 if reason:
-                    yield _finish(reason, event["timings"])
+                    yield _finish(reason, event["timings"], stop_sequence)
 
 
 _NOTHING: Final = Piece()
 
+_ENDING: Final = {"verbose": True, "response_fields": ["stopping_word"]}
+"""OpenAI's protocol does not tell which stop string ended an answer: the server does, beside the last text there is."""
 
-def _finish(reason: str, timings: dict[str, Any]) -> Finish:
+
+def _finish(reason: str, timings: dict[str, Any], stop_sequence: str) -> Finish:
     return Finish(
         done_reason="length" if reason == "length" else "stop",
         prompt_tokens=timings["cache_n"] + timings["prompt_n"],
         completion_tokens=timings["predicted_n"],
         prompt_ns=max(1, int(timings["prompt_ms"] * 1e6)),
         completion_ns=max(1, int(timings["predicted_ms"] * 1e6)),
+        stop_sequence=stop_sequence,
     )

@@ -15,7 +15,7 @@ from services.worker.engines.llama_process import LlamaProcess
 from services.worker.engines.llama_tokens import detokenize, tokenize_inside
 from services.worker.engines.openai_wire import read_logprobs
 
-FINAL_FIELDS: Final = ["stop", "stop_type", "tokens_predicted", "timings"]
+FINAL_FIELDS: Final = ["stop", "stop_type", "stopping_word", "tokens_predicted", "timings"]
 
 
 def sampling(task: InferenceTask, budget: int, context_length: int, position: int = 0) -> dict[str, Any]:
@@ -119,4 +119,5 @@ def _finish(final: dict[str, Any]) -> Finish:
         completion_tokens=final["tokens_predicted"],
         prompt_ns=max(1, int(timings["prompt_ms"] * 1e6)),
         completion_ns=max(1, int(timings["predicted_ms"] * 1e6)),
+        stop_sequence=final["stopping_word"],
     )

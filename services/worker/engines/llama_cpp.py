@@ -135,8 +135,9 @@ class LlamaCppModel:
             return
         ids = cut([*prompt.ids, *job.resume], task.options.num_keep, context_length - 1)
         budget = _budget(task, len(ids), len(job.resume), context_length)
-        if budget <= 0 or await self._has_stopped(job):
-            yield Finish("length" if budget <= 0 else "stop", len(prompt.ids), 0, 1, 1)
+        stop = await self._stop_in(job)
+        if budget <= 0 or stop:
+            yield Finish("stop" if stop else "length", len(prompt.ids), 0, 1, 1, stop_sequence=stop)
             return
         job.spent.prompt_tokens = len(prompt.ids)
         request = sampling(task, budget, context_length, len(job.resume))
@@ -170,12 +171,12 @@ class LlamaCppModel:
         """A request may want less than what is loaded."""
         return min(self.context_length, task.options.num_ctx or self.context_length)
 
-    async def _has_stopped(self, job: Job) -> bool:
-        """Whether what is to be continued already ends in a stop string: its end was lost, not its text."""
+    async def _stop_in(self, job: Job) -> str:
+        """The stop string that what is to be continued already ends in, or nothing: its end was lost, not its text."""
         if not job.resume or not job.task.options.stop:
-            return False
+            return ""
         text = await self.detokenize(list(job.resume))
-        return any(stop in text for stop in job.task.options.stop if stop)
+        return next((stop for stop in job.task.options.stop if stop and stop in text), "")
 
     async def detokenize(self, ids: list[int]) -> str:
         return await detokenize(self._process, ids)

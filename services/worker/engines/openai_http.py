@@ -105,6 +105,7 @@ class _Progress:
     first_ns: int = 0
     chunks: int = 0
     done_reason: str = ""
+    stop_sequence: str = ""
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
@@ -122,6 +123,7 @@ class _Progress:
         calls = self.calls.add(delta.get("tool_calls") or ())
         if reason := choice.get("finish_reason"):
             self.done_reason = "length" if reason == "length" else "stop"
+            self.stop_sequence = _stop_sequence(choice)
             calls += self.calls.finish()
         thinking = _text(delta, "reasoning_content", "reasoning")
         piece = Piece(
@@ -148,6 +150,7 @@ class _Progress:
             completion_tokens=self.completion_tokens or self.chunks,
             prompt_ns=max(1, first - self.began_ns),
             completion_ns=max(1, now - first),
+            stop_sequence=self.stop_sequence,
         )
 
 
@@ -160,6 +163,12 @@ def _text(delta: dict[str, Any], *names: str) -> str:
     if not isinstance(text, str):
         raise TypeError(f"{type(text).__name__} instead of text")
     return text
+
+
+def _stop_sequence(choice: dict[str, Any]) -> str:
+    """In vLLM's word for it, and in SGLang's. Both name a token by its number, others nothing at all."""
+    given = choice.get("stop_reason") or choice.get("matched_stop")
+    return given if isinstance(given, str) else ""
 
 
 def _count(usage: dict[str, Any], name: str) -> int:

@@ -47,7 +47,7 @@ async def test_has_a_longest_answer() -> None:
 async def test_resumes_inside_a_stop_string() -> None:
     pieces, finish = await run(await echo(), a_task(10, ("3 w4",)))
     assert "".join(piece.text for piece in pieces) == "w0 w1 w2 w"
-    assert finish.done_reason == "stop"
+    assert (finish.done_reason, finish.stop_sequence) == ("stop", "3 w4")
     pieces, finish = await run(await echo(), a_task(10, ("3 w4",)), (0, 1, 2, 3))
     assert (pieces, finish.done_reason) == ([], "stop")
 
