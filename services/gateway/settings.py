@@ -53,6 +53,7 @@ class Settings(ServiceSettings):
         le=256,
         description="uploads, downloads and resumed answers a caller may have at once; and pulls, pushes and creates",
     )
+    image_urls: bool = Field(False, description="images of requests may be named by http(s) URLs on public hosts")
     request_deadline_seconds: float = Field(600.0, gt=0, description="an inference request has ended by then")
     secret_key: SealingKey = Field(
         description="32 bytes in base64; seals the files and lines of batches, so all replicas share it"

@@ -17,10 +17,10 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt,
 from yarl import URL
 
 from libs.common.errors import InvalidModelName, InvalidRequest, NotFound, ServiceError
+from libs.common.public_hosts import AllowedHosts, CheckedResolver
 from services.registry import names
 from services.registry.settings import Settings
 from services.registry.transfer import challenges
-from services.registry.transfer.addresses import AllowedHosts, CheckedResolver
 from services.registry.transfer.challenges import Challenge
 
 USER_AGENT: Final = "ollama/0.33.0 (ollamamax)"
@@ -70,7 +70,7 @@ class Remotes:
     @asynccontextmanager
     async def open(cls, settings: Settings, resolver: AbstractResolver | None = None) -> AsyncIterator["Remotes"]:
         """``resolver``: instead of the system's, for tests."""
-        hosts = AllowedHosts(settings.allow_private_hosts)
+        hosts = AllowedHosts(settings.allow_private_hosts, "REGISTRY_ALLOW_PRIVATE_HOSTS")
         connector = aiohttp.TCPConnector(
             resolver=CheckedResolver(hosts, resolver or aiohttp.ThreadedResolver()), limit=0
         )

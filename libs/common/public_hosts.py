@@ -1,4 +1,4 @@
-"""Which machines a pull or push may talk to: those on public addresses, and what ``allowed`` adds.
+"""Which machines we talk to when users say to whom: those on public addresses, and what ``allowed`` adds.
 
 Names come from users, and redirects from whoever they named, so the suite's own network must not be reachable by them.
 The check is made on the very addresses that a connection is made to: a name that resolves to another one a moment
@@ -21,9 +21,10 @@ EVERY_HOST = "*"
 
 
 class AllowedHosts:
-    """``allowed``: host names, addresses, networks, or ``*``."""
+    """``allowed``: host names, addresses, networks, or ``*``; ``setting``: where they come from, for who is refused."""
 
-    def __init__(self, allowed: Iterable[str] = ()) -> None:
+    def __init__(self, allowed: Iterable[str] = (), setting: str = "") -> None:
+        self._setting = setting
         self._names = {entry.lower() for entry in allowed}
         self._networks = [network for entry in self._names if (network := _network(entry)) is not None]
 
@@ -46,7 +47,11 @@ class AllowedHosts:
         except ValueError:
             permitted = False
         if not permitted:
-            raise refusal(host)
+            raise self.refusal(host)
+
+    def refusal(self, host: str) -> Forbidden:
+        more = f", and {self._setting} does not allow it" if self._setting else ""
+        return Forbidden(f"{host} is not on a public address{more}")
 
 
 class CheckedResolver(AbstractResolver):
@@ -65,15 +70,11 @@ class CheckedResolver(AbstractResolver):
             raise ServiceError("this is not the name of a host") from None
         permitted = [result for result in found if self._hosts.permit(host, result["host"])]
         if not permitted:
-            raise refusal(host)
+            raise self._hosts.refusal(host)
         return permitted
 
     async def close(self) -> None:
         await self._resolver.close()
-
-
-def refusal(host: str) -> Forbidden:
-    return Forbidden(f"{host} is not on a public address, and REGISTRY_ALLOW_PRIVATE_HOSTS does not allow it")
 
 
 def _network(entry: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:

@@ -5,7 +5,7 @@ from aiohttp import ThreadedResolver
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from libs.common.errors import Forbidden, ServiceError
-from services.registry.transfer.addresses import AllowedHosts, CheckedResolver
+from libs.common.public_hosts import AllowedHosts, CheckedResolver
 
 PUBLIC = ["8.8.8.8", "2606:4700::1111", "64:ff9b::808:808", "::ffff:8.8.8.8"]
 NOT_PUBLIC = [
@@ -24,8 +24,8 @@ def test_public_addresses_are_permitted(address: str) -> None:
 @pytest.mark.parametrize("address", NOT_PUBLIC)
 def test_others_are_not(address: str) -> None:
     assert not AllowedHosts().permit("host", address)
-    with pytest.raises(Forbidden, match="REGISTRY_ALLOW_PRIVATE_HOSTS"):
-        AllowedHosts().check_literal(address)
+    with pytest.raises(Forbidden, match="THE_SETTING"):
+        AllowedHosts(setting="THE_SETTING").check_literal(address)
 
 
 @pytest.mark.parametrize("address", NOT_PUBLIC)
