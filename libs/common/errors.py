@@ -14,6 +14,7 @@
       Conflict                       conflict             409
       PreconditionFailed             precondition_failed  412
       TooLarge                       too_large            413
+      UnsupportedEncoding            unsupported_encoding  415
       OutOfRange                     out_of_range         416
       RateLimited                    rate_limited         429
       RequestCancelled               request_cancelled    499
@@ -58,6 +59,13 @@ class InvalidRequest(ServiceError):
     """invalid request"""
 
     code, status = "invalid_request", 400
+
+    def __init__(
+        self, message: str | None = None, *, retry_after: float | None = None, param: str | None = None
+    ) -> None:
+        """``param``: the field that is wrong, where one is; not known to other processes."""
+        super().__init__(message, retry_after=retry_after)
+        self.param = param
 
 
 class InvalidModelName(InvalidRequest):
@@ -130,6 +138,12 @@ class TooLarge(ServiceError):
     """request body too large"""
 
     code, status = "too_large", 413
+
+
+class UnsupportedEncoding(ServiceError):
+    """the Content-Encoding of the request must be gzip, zstd or none"""
+
+    code, status = "unsupported_encoding", 415
 
 
 class OutOfRange(ServiceError):

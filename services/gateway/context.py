@@ -1,7 +1,7 @@
 """What the gateway's doors may use."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -14,7 +14,7 @@ from libs.common.contracts.inference import InferenceTask, ModelRef, Priority
 from libs.common.contracts.tokens import Frame
 from libs.common.database import Database
 from libs.common.lifecycle import Runtime
-from libs.common.limits.store import LimitStore
+from libs.common.limits.store import LimitStore, State
 from libs.common.runtime_config import RuntimeConfig
 from libs.common.sealing import Ring
 from libs.common.tasks import Tasks
@@ -38,8 +38,12 @@ class FrameStream(Protocol):
     def request_id(self) -> str: ...
 
     @property
+    def limits(self) -> Sequence[State]:
+        """Of its caller, as they were when it came, the nearest first: for the answer to tell of."""
+
+    @property
     def headers(self) -> Mapping[str, str]:
-        """What the answer tells of its caller's limits and of its place in the queue; complete with the first frame."""
+        """What the answer tells of its place in the queue; complete with the first frame."""
 
     def __aiter__(self) -> AsyncIterator[Frame]: ...
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -16,6 +16,7 @@ from libs.common.contracts.inference import InferenceTask, ModelRef, Priority
 from libs.common.contracts.scheduler.inference import RequestInference
 from libs.common.contracts.tokens import Frame, Queued
 from libs.common.errors import Restarting, ServiceError, Unavailable, rebuild
+from libs.common.limits.store import State
 from libs.common.token_log.follower import Following
 from libs.common.token_log.store import Card, card_key, task_key
 from services.gateway.estimate import estimate, prefix_hashes
@@ -68,9 +69,12 @@ class InferenceStream:
         return self._request.request_id
 
     @property
+    def limits(self) -> Sequence[State]:
+        return self._allowance.states if self._allowance is not None else ()
+
+    @property
     def headers(self) -> Mapping[str, str]:
-        limits = self._allowance.headers if self._allowance is not None else {}
-        return {**limits, **_queue_headers(self._following.queued)}
+        return _queue_headers(self._following.queued)
 
     async def __aiter__(self) -> AsyncIterator[Frame]:
         first = True

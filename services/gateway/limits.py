@@ -1,4 +1,4 @@
-"""A request and its caller's limits: admitted or refused, and what the headers of the answer say of it.
+"""A request and its caller's limits: admitted or refused, and what is left for the answer to tell.
 
 Limits protect money, and inference does nothing without Redis: while it is away, limited callers are refused too. While
 auth is away, a day or month that Redis does not know begins at nothing, and is asked for again a minute later.
@@ -6,7 +6,7 @@ auth is away, a day or month that Redis does not know begins at nothing, and is 
 
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -26,8 +26,6 @@ log = structlog.get_logger(__name__)
 
 ASK_SECONDS: Final = 2.0
 MOST_ASKED: Final = 5
-MOST_POLICIES: Final = 20
-"""Told in headers; those of models may be many."""
 
 _refused = Counter("gateway_limited_total", "Requests refused by a limit", ["scope", "unit"])
 
@@ -35,17 +33,24 @@ _refused = Counter("gateway_limited_total", "Requests refused by a limit", ["sco
 class LimitReached(RateLimited):
     """too many requests"""
 
-    def __init__(self, by: State, headers: Mapping[str, str]) -> None:
+    def __init__(self, by: State, states: Sequence[State]) -> None:
+        """``states``: of all limits of the request, ``by`` among them."""
         wait = math.ceil(by.wait_seconds)
         super().__init__(f"limit reached: {by.check}; try again in {wait} s", retry_after=by.wait_seconds)
-        self.headers = headers
+        self.by = by
+        self.states = [by, *_nearest_first(state for state in states if state.check is not by.check)]
+
+    @property
+    def of_a_day_or_month(self) -> bool:
+        """Trying again soon does not help."""
+        return self.by.check.kind == "total"
 
 
 class Allowance:
-    """An admitted request of a limited caller. ``headers``: of its answer."""
+    """An admitted request of a limited caller. ``states``: of its limits then, the nearest first."""
 
     def __init__(self, store: LimitStore, request_id: str, states: Sequence[State], prompt_tokens: int = 0) -> None:
-        self.headers = _headers(min(states, key=_share), states) if states else {}
+        self.states = _nearest_first(states)
         self.settled = False
         self._store = store
         self._request_id = request_id
@@ -59,7 +64,7 @@ class Allowance:
         if self._used > self._room:
             by = min(self._totals, key=_room)
             _refused.labels(by.check.applied.scope, by.check.unit).inc()
-            raise LimitReached(replace(by, left=0, wait_seconds=by.reset_seconds), self.headers)
+            raise LimitReached(replace(by, left=0, wait_seconds=by.reset_seconds), self.states)
 
     async def settle(self, tokens: int) -> None:
         """It has ended: its slots are free when this returns."""
@@ -93,7 +98,7 @@ class Limiter:
         if decision.refused:
             by = max(decision.refused, key=lambda state: state.wait_seconds)
             _refused.labels(by.check.applied.scope, by.check.unit).inc()
-            raise LimitReached(by, _headers(by, decision.states))
+            raise LimitReached(by, decision.states)
         return Allowance(self._store, request_id, decision.states, expected.prompt)
 
     async def give_back(self, request_id: str) -> None:
@@ -143,26 +148,10 @@ def _span(caller: Identity, check: Check) -> Span:
     )
 
 
-def _share(state: State) -> float:
-    return state.left / state.check.limit
+def _nearest_first(states: Iterable[State]) -> list[State]:
+    return sorted(states, key=lambda state: state.left / state.check.limit)
 
 
 def _room(state: State) -> int:
     """What the request may use in all: what it was counted with is its own."""
     return state.left + state.check.cost
-
-
-def _headers(shown: State, states: Sequence[State]) -> dict[str, str]:
-    """As draft-ietf-httpapi-ratelimit-headers-06: the limit that is nearest, and the policies."""
-    reset = shown.reset_seconds or shown.check.seconds
-    policies = [
-        f'{check.limit};w={check.seconds};comment="{check.unit} of the {check.applied.scope}"'
-        for check in (state.check for state in states)
-        if check.kind != "streams"
-    ]
-    headers = {
-        "RateLimit-Limit": str(shown.check.limit),
-        "RateLimit-Remaining": str(shown.left),
-        "RateLimit-Reset": str(math.ceil(reset)),
-    }
-    return headers | ({"RateLimit-Policy": ", ".join(policies[:MOST_POLICIES])} if policies else {})

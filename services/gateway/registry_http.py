@@ -38,7 +38,13 @@ MOST_TRANSFERS: Final = 256
 READ_BUFFER_BYTES: Final = 256 * 1024
 LARGEST_ERROR_BYTES: Final = 64 * 1024
 
-_BY_STATUS: Final = {400: InvalidRequest, 404: NotFound, 409: Conflict, 416: OutOfRange, 422: InvalidRequest}
+_BY_STATUS: Final[dict[int, type[ServiceError]]] = {
+    400: InvalidRequest,
+    404: NotFound,
+    409: Conflict,
+    416: OutOfRange,
+    422: InvalidRequest,
+}
 """For answers that do not say it in our words: those to HEAD, and those of the framework."""
 
 

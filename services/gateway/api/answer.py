@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -15,7 +15,6 @@ from libs.common.errors import ServiceError, StreamLost
 from libs.common.telemetry import mark_current_failed
 from services.gateway.api.door import Call
 from services.gateway.context import FrameStream
-from services.gateway.limits import LimitReached
 
 Numbered = tuple[int, Frame]
 """A frame, and the number of the task it answers."""
@@ -60,10 +59,10 @@ class Following:
         """Of the first."""
         return self._streams[0].request_id
 
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """Of the first: what its answer tells; complete with the first frame."""
-        return self._streams[0].headers
+    def tell(self, call: Call) -> None:
+        """What headers tell: the first's place in the queue, complete with the first frame, and what all have left."""
+        call.limits[:] = self._streams[-1].limits
+        call.answer_headers.update(self._streams[0].headers)
 
     async def frames(self) -> AsyncGenerator[Numbered, None]:
         """Until each has ended. Raises the ``ServiceError`` of the first that fails."""
@@ -182,7 +181,7 @@ async def stream_answer(
         await following.aclose()
         raise
     finally:
-        call.answer_headers.update(following.headers)
+        following.tell(call)
     return StreamedAnswer(following, first, frames, rendering)
 
 
@@ -196,7 +195,7 @@ async def whole_answers(call: Call, model: ModelRef, tasks: Sequence[InferenceTa
             gathered[choice].add(frame)
         return [each.whole() for each in gathered]
     finally:
-        call.answer_headers.update(following.headers)
+        following.tell(call)
         await frames.aclose()
         await following.aclose()
 
@@ -244,9 +243,7 @@ async def _start(call: Call, model: ModelRef, tasks: Sequence[InferenceTask]) ->
                     call.ctx, call.caller, model, task, priority=call.priority, deadline_seconds=call.deadline_seconds
                 )
             )
-    except BaseException as error:
-        if isinstance(error, LimitReached):
-            call.answer_headers.update(error.headers)
+    except BaseException:
         await Following(streams).aclose()
         raise
     call.name_request(streams[0].request_id)

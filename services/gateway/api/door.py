@@ -1,7 +1,8 @@
 """How a request enters, whatever its dialect: caller, body, handler, answer; refused in the dialect's own words."""
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -19,13 +20,17 @@ from libs.common.contracts.auth.identity import Identity
 from libs.common.contracts.inference import Priority
 from libs.common.contracts.permissions import Permission
 from libs.common.errors import InvalidRequest, RequestCancelled, ServiceError
+from libs.common.limits.store import State
 from libs.common.telemetry import mark_current_failed, server_span
 from libs.common.web import retry_after_header
+from services.gateway.api import limit_headers
 from services.gateway.api.caller import act_for, admit_caller
+from services.gateway.api.compression import check_plain
 from services.gateway.api.connection import while_connected
-from services.gateway.api.guard import REQUEST_ID
-from services.gateway.api.json_body import parse_json, read_body
+from services.gateway.api.guard import CAME_AT, REQUEST_ID
+from services.gateway.api.json_body import MissingBody, parse_json, read_body
 from services.gateway.context import Context
+from services.gateway.limits import LimitReached
 from services.gateway.permissions import check
 
 log = structlog.get_logger(__name__)
@@ -61,6 +66,9 @@ class Call:
     answer_headers: dict[str, str] = field(default_factory=dict)
     """Sent with whatever is answered."""
 
+    limits: list[State] = field(default_factory=list)
+    """Of the caller, the nearest first: told with whatever is answered."""
+
     def name_request(self, request_id: str) -> None:
         """Answer with this X-Request-Id, not with one that means nothing elsewhere."""
         self.scope[REQUEST_ID] = request_id
@@ -71,11 +79,30 @@ Handler = Callable[[Call], Awaitable[Response]]
 
 
 @dataclass(frozen=True)
+class Told:
+    """What headers of an answer may say."""
+
+    request_id: str
+    seconds: float
+    """Since the request came."""
+
+    limits: Sequence[State]
+    """The nearest first; empty for who has none, and where nothing was asked of a model."""
+
+
+def standard_headers(told: Told) -> dict[str, str]:
+    return limit_headers.standard(told.limits)
+
+
+@dataclass(frozen=True)
 class Dialect:
-    """A dialect's words for what is no answer."""
+    """A dialect's words for what is no answer, and the headers of every answer."""
 
     error: Callable[[ServiceError, str], Response]
     """Its status and body; with the request's id, for bodies that tell it."""
+
+    headers: Callable[[Told], dict[str, str]] = standard_headers
+    missing_body: str = "missing request body"
 
 
 class Door:
@@ -104,7 +131,9 @@ class Door:
         except RequestCancelled:
             return  # the client went away while it sent its body
         except Exception as error:
-            await self._refuse(error, scope)(scope, receive, send)
+            refused = self._refuse(error, scope)
+            self._tell(refused, scope, ())
+            await refused(scope, receive, send)
             return
         if self._body is Body.STREAM:
             await self._answer(call, receive, send)  # who reads the body sees by itself that the client went away
@@ -131,13 +160,21 @@ class Door:
                     ctx.settings.max_body_bytes,
                     lambda: ctx.transfers.one_more(ctx.settings.transfers_per_caller),
                 )
-                return await parse_json(content)
+                return await self._parse(content)
             case Body.STREAM:
+                check_plain(request.headers.get("content-encoding", ""))
                 return _chunks(request.receive)
+
+    async def _parse(self, content: bytes) -> Any:
+        try:
+            return await parse_json(content)
+        except MissingBody:
+            raise InvalidRequest(self._dialect.missing_body) from None
 
     async def _answer(self, call: Call, receive: Receive, send: Send) -> None:
         with server_span(f"{call.scope['method']} {call.scope['path']}", call.headers), ExitStack() as stack:
             response = await self._respond(call, stack)
+            self._tell(response, call.scope, call.limits)
             response.headers.update(call.answer_headers)
             await response(call.scope, receive, send)
 
@@ -147,6 +184,8 @@ class Door:
                 until_answered.enter_context(call.ctx.transfers.one_more(call.ctx.settings.transfers_per_caller))
             return await self._handler(call)
         except Exception as error:
+            if isinstance(error, LimitReached):
+                call.limits[:] = error.states
             return self._refuse(error, call.scope)
 
     def _refuse(self, error: Exception, scope: Scope) -> Response:
@@ -159,6 +198,10 @@ class Door:
         response = self._dialect.error(error, scope[REQUEST_ID])
         response.headers.update(retry_after_header(error.status, error.retry_after))
         return response
+
+    def _tell(self, response: Response, scope: Scope, limits: Sequence[State]) -> None:
+        told = Told(scope[REQUEST_ID], time.monotonic() - scope[CAME_AT], limits)
+        response.headers.update(self._dialect.headers(told))
 
 
 def _deadline_seconds(headers: Headers, longest: float) -> float | None:

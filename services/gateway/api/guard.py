@@ -3,6 +3,7 @@
 import ipaddress
 import re
 import socket
+import time
 from functools import lru_cache
 from uuid import uuid4
 
@@ -17,6 +18,9 @@ from services.gateway.settings import Settings
 
 REQUEST_ID = "ollamamax.request_id"
 """Key in the ASGI scope."""
+
+CAME_AT = "ollamamax.came_at"
+"""Another: when its headers were here, by the monotonic clock."""
 
 LONGEST_USER_AGENT = 300
 MOST_HEADERS = 100
@@ -33,16 +37,25 @@ LOCAL_SUFFIXES = (".localhost", ".local", ".internal")
 PREFLIGHT_HEADERS = {
     "Access-Control-Allow-Methods": "GET,POST,PUT,PATCH,DELETE,HEAD,OPTIONS",
     "Access-Control-Allow-Headers": (
-        "Authorization,Content-Type,User-Agent,Accept,X-Requested-With,X-Api-Key,X-Request-Id,X-Deadline-Ms,If-Match,"
-        "Anthropic-Version,Anthropic-Beta,OpenAI-Beta,X-Stainless-Arch,X-Stainless-Async,X-Stainless-Custom-Poll-Interval,"
+        "Authorization,Content-Type,Content-Encoding,User-Agent,Accept,X-Requested-With,X-Api-Key,X-Request-Id,"
+        "X-Deadline-Ms,If-Match,Idempotency-Key,Anthropic-Version,Anthropic-Beta,Anthropic-Dangerous-Direct-Browser-Access,"
+        "OpenAI-Beta,OpenAI-Organization,OpenAI-Project,X-Client-Request-Id,X-Stainless-Arch,X-Stainless-Async,X-Stainless-Custom-Poll-Interval,"
         "X-Stainless-Helper-Method,X-Stainless-Lang,X-Stainless-OS,X-Stainless-Package-Version,"
         "X-Stainless-Poll-Helper,X-Stainless-Retry-Count,X-Stainless-Runtime,X-Stainless-Runtime-Version,X-Stainless-Timeout"
     ),
     "Access-Control-Max-Age": "43200",
 }
-EXPOSED_HEADERS = (
-    "X-Request-Id,ETag,Location,Retry-After,X-Queue-Position,X-Queue-Estimated-Wait-Ms,"
-    "RateLimit,RateLimit-Policy,RateLimit-Limit,RateLimit-Remaining,RateLimit-Reset"
+EXPOSED_HEADERS = ",".join(
+    (
+        "X-Request-Id,Request-Id,ETag,Location,Retry-After,Retry-After-Ms,X-Queue-Position,X-Queue-Estimated-Wait-Ms",
+        "RateLimit,RateLimit-Policy,RateLimit-Limit,RateLimit-Remaining,RateLimit-Reset,OpenAI-Processing-Ms,OpenAI-Version",
+        *(f"X-RateLimit-{what}-{unit}" for unit in ("Requests", "Tokens") for what in ("Limit", "Remaining", "Reset")),
+        *(
+            f"Anthropic-RateLimit-{unit}-{what}"
+            for unit in ("Requests", "Tokens")
+            for what in ("Limit", "Remaining", "Reset")
+        ),
+    )
 )
 SAFE_HEADERS = [
     (b"x-content-type-options", b"nosniff"),
@@ -73,7 +86,7 @@ class Guard:
         foreign_host = self._check_host and not is_local_host(Headers(scope=scope).get("host", ""))
         self._proxies.see_through(scope)
         headers = Headers(scope=scope)
-        scope[REQUEST_ID] = _request_id(headers)
+        scope[REQUEST_ID], scope[CAME_AT] = _request_id(headers), time.monotonic()
         actor.become(_stranger(scope, headers))
         host, origin = headers.get("host", ""), headers.get("origin")
         foreign_origin = origin is not None and not self._allows(origin, host)

@@ -14,6 +14,7 @@ import orjson
 from starlette.types import Receive
 
 from libs.common.errors import InvalidRequest, RequestCancelled, TooLarge
+from services.gateway.api.compression import decompressor
 from services.gateway.api.connection import in_time
 
 PARSE_IN_THREAD_BYTES = 256 * 1024
@@ -26,34 +27,44 @@ MOST_DATA = 100_000
 """Values within such a value: they are looked at on the event loop."""
 
 
+class MissingBody(InvalidRequest):
+    """missing request body"""
+
+
 async def read_body(
     receive: Receive,
     headers: Mapping[str, str],
     limit: int,
     while_long: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> bytes:
-    """The whole body. ``while_long``: entered when more than ``LONG_BODY_BYTES`` have come, until all have.
+    """The whole body, opened if it is compressed. ``while_long``: entered after ``LONG_BODY_BYTES``, until all came.
 
-    Raises ``TooLarge`` as soon as it is known to exceed ``limit`` bytes, and ``Unavailable`` if it stops coming.
+    Raises ``TooLarge`` as soon as it is known to exceed ``limit`` bytes, ``Unavailable`` if it stops coming, and for a
+    compressed one ``InvalidRequest`` and ``UnsupportedEncoding``.
     """
     declared = headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
         raise TooLarge
-    chunks, size = [], 0
+    compressed = decompressor(headers.get("content-encoding", ""), limit)
+    pieces, size = [], 0
     message = await receive()  # without a timer: it is mostly there, and all of it
     with ExitStack() as until_read:
         while True:
             if message["type"] == "http.disconnect":
                 raise RequestCancelled
-            chunks.append(message.get("body", b""))
-            before, size = size, size + len(chunks[-1])
+            piece = message.get("body", b"")
+            before, size = size, size + len(piece)
             if size > limit:
                 raise TooLarge
+            pieces.append(piece if compressed is None else await asyncio.to_thread(compressed.feed, piece))
             if not message.get("more_body", False):
-                return b"".join(chunks)
+                break
             if before <= LONG_BODY_BYTES < size:
                 until_read.enter_context(while_long())
             message = await in_time(receive())
+    if compressed is not None:
+        compressed.check_end()
+    return b"".join(pieces)
 
 
 async def parse_json(body: bytes) -> Any:
@@ -79,7 +90,7 @@ def _decode_leniently(body: bytes) -> Any:
         raise InvalidRequest("invalid UTF-8 in request body") from None
     text = text.lstrip(" \t\r\n")
     if not text:
-        raise InvalidRequest("missing request body")
+        raise MissingBody
     try:
         value, _end = _decoder.raw_decode(text)
         # Half surrogate pairs become U+FFFD, as in Go; orjson then checks the depth and the size of the numbers.
@@ -156,7 +167,7 @@ class Fields:
     def objects(self, name: str, struct: str, *, most: int = MOST_OBJECTS) -> list["Fields"]:
         items = self.items(name, f"[]api.{struct}")
         if len(items) > most:
-            raise InvalidRequest(f"{self._where}.{name} must not have more than {most} items")
+            raise InvalidRequest(f"{self._where}.{name} must not have more than {most} items", param=self._path(name))
         return [Fields(item, struct, f"{self._where}.{name}") for item in items]
 
     def object(self, name: str, struct: str) -> "Fields":
@@ -189,7 +200,13 @@ class Fields:
 
     def _refuse(self, name: str, value: Any, go_type: str) -> NoReturn:
         field = f"Go struct field {self._where}.{name}"
-        raise InvalidRequest(f"json: cannot unmarshal {_kind(value)} into {field} of type {go_type}")
+        raise InvalidRequest(
+            f"json: cannot unmarshal {_kind(value)} into {field} of type {go_type}", param=self._path(name)
+        )
+
+    def _path(self, name: str) -> str:
+        """From the body on, without the struct's name."""
+        return f"{self._where}.{name}".partition(".")[2]
 
 
 def nodes_of(value: Any, name: str) -> Iterator[Any]:
