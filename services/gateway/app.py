@@ -10,6 +10,7 @@ from services.gateway.api import create_app
 from services.gateway.batches import runner
 from services.gateway.context import Context, open_context
 from services.gateway.handlers import handlers
+from services.gateway.lanes import run_lanes
 from services.gateway.settings import Settings
 
 ANSWERING_SHARE: Final = 0.9
@@ -44,7 +45,7 @@ service = Service(
     handlers=handlers,
     public_app=public_app,
     shares_port=lambda ctx: ctx.settings.share_port,
-    background=(runner.run_batches, runner.forget_old, runner.seal_anew),
+    background=(run_lanes, runner.forget_old, runner.seal_anew),
     drain=drain,
     uses_postgres=True,
     uses_redis=True,

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from uuid import NAMESPACE_OID, uuid5
 
 from psycopg.rows import class_row
 
@@ -25,6 +26,11 @@ class ClaimedLine:
     @property
     def id(self) -> str:
         return line_id(self.batch_id, self.number)
+
+    @property
+    def request_id(self) -> str:
+        """The same for every gateway: who takes the line over follows what runs already."""
+        return uuid5(NAMESPACE_OID, f"{self.id}/{self.tries}").hex
 
 
 @dataclass(frozen=True)

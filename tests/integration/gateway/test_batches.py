@@ -32,11 +32,13 @@ from services.gateway.api.door import Call
 from services.gateway.api.openai import files as openai_files
 from services.gateway.batches import batches, files, runner
 from services.gateway.batches.files import CHUNK_BYTES
-from services.gateway.batches.following import Following
-from services.gateway.batches.lines import MOST_LOSSES, Answered, Later, request_id_of, run_line
+from services.gateway.batches.lines import Answered, run_line
 from services.gateway.batches.reading import place_of
 from services.gateway.batches.runner import Runner
 from services.gateway.context import Context, FrameStream
+from services.gateway.durable.attempts import MOST_LOSSES, Later
+from services.gateway.durable.following import Following
+from services.gateway.lanes import run_lanes
 from services.gateway.limits import LimitReached
 from services.gateway.store import batch_lines as line_store
 from services.gateway.store import batches as batch_store
@@ -104,7 +106,7 @@ class Lane:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        task = self.ctx.tasks.start(runner.run_batches(self.ctx), "batches")
+        task = self.ctx.tasks.start(run_lanes(self.ctx), "batches")
         try:
             yield
         finally:
@@ -453,7 +455,7 @@ async def run(lane: Lane, play: Callable[[InferenceTask], ScriptedStream], **cha
     claimed = ClaimedLine(**{**fields, "key_id": None, "endpoint": CHAT, "sealed": b"", **changed})
     sealed = lane.ctx.sealing.seal(json.dumps(line("a")).encode(), place_of("sealed", claimed.id))
     claimed = replace(claimed, sealed=sealed)
-    return await run_line(lane.ctx, claimed, Following(lane.ctx, request_id_of(claimed)))
+    return await run_line(lane.ctx, claimed, Following(lane.ctx, claimed.request_id))
 
 
 async def test_refusals_are_no_losses(lane: Lane) -> None:
@@ -467,7 +469,7 @@ async def test_refusals_are_no_losses(lane: Lane) -> None:
 
 def the_day_is_over() -> LimitReached:
     applied = AppliedLimits(scope="user", id="o/u", limits=Limits(tokens_per_day=1))
-    return LimitReached(State(Check("total", "tokens", "key", 1, 1, applied, DAY), 0, 3600.0, 3600.0), {})
+    return LimitReached(State(Check("total", "tokens", "key", 1, 1, applied, DAY), 0, 3600.0, 3600.0), ())
 
 
 async def test_a_day_that_runs_out_in_the_middle_is_the_answer_and_not_paid_for_twice(lane: Lane) -> None:
@@ -609,7 +611,7 @@ async def test_a_gateway_that_ends_leaves_its_requests_to_the_next(lane: Lane) -
             return bool(lane.streams)
 
         await eventually(runs, "the line runs")
-        (running,) = ending.lines.values()
+        (running,) = ending.lines.under_way.values()
         running.task.cancel()
         await asyncio.wait({running.task})
     assert not lane.streams[0].closed.is_set()

@@ -16,7 +16,6 @@ from services.gateway.api.openai.multipart import MOST_PARTS, Part, read_form
 from services.gateway.batches import validation
 from services.gateway.batches.batches import ENDPOINTS
 from services.gateway.batches.lines import ENDPOINTS as DOORS
-from services.gateway.batches.lines import request_id_of
 from services.gateway.batches.validation import LONGEST_LINE, MOST_ERRORS, Validation
 from services.gateway.store.batch_lines import ClaimedLine
 
@@ -153,6 +152,6 @@ def test_a_line_is_the_same_request_for_every_gateway_until_it_is_tried_anew() -
                               "organization_id": "o", "user_id": "u", "key_id": None, "endpoint": CHAT,
                               **changed})  # fmt: skip
 
-    ids = {request_id_of(line(**changed)) for changed in ({}, {}, {"tries": 1}, {"number": 2}, {"batch_id": "c"})}
+    ids = {line(**changed).request_id for changed in ({}, {}, {"tries": 1}, {"number": 2}, {"batch_id": "c"})}
     assert len(ids) == 4
     assert all(len(each) == 32 for each in ids)

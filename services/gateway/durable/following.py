@@ -1,8 +1,8 @@
-"""The request behind a line: begun once, and followed by whichever gateway has the line."""
+"""The request behind a piece of work: begun once, and followed by whichever gateway has claimed the work."""
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from redis.exceptions import RedisError
@@ -12,6 +12,7 @@ from libs.common.contracts.gateway import InferenceCancelled
 from libs.common.contracts.inference import InferenceTask, ModelRef, Priority
 from libs.common.contracts.tokens import Frame
 from libs.common.errors import Unavailable, rebuild
+from libs.common.limits.store import State
 from libs.common.token_log.tail import tail
 from services.gateway.context import Context, FrameStream
 from services.gateway.limits import LimitReached
@@ -30,7 +31,7 @@ class Following:
     """A frame came of the request as this gateway sent it."""
 
     stopped: bool = False
-    """The batch does not want it any more."""
+    """Nobody wants the work any more."""
 
     async def __call__(
         self,
@@ -62,12 +63,13 @@ class Following:
 
     @property
     def handed_on(self) -> bool:
-        """This process ends, and the batch goes on: another gateway will follow the request."""
+        """This process ends, and the work goes on: another gateway will follow the request."""
         task = asyncio.current_task()
         return not self.stopped and task is not None and task.cancelling() > 0
 
 
 class _Started:
+    limits: Sequence[State] = ()
     headers: Mapping[str, str] = {}
 
     def __init__(self, following: Following, stream: FrameStream) -> None:
@@ -90,6 +92,7 @@ class _Started:
 
 
 class _Resumed:
+    limits: Sequence[State] = ()
     headers: Mapping[str, str] = {}
 
     def __init__(self, following: Following, seconds: float) -> None:
