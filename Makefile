@@ -46,10 +46,10 @@ endif
 
 # Each half has servers of its own and mostly waits: together they take half the time.
 test-e2e:
-	@$(PYTHON) -m pytest tests/e2e tests/load tests/chaos
+	@$(PYTHON) -m pytest tests/e2e
 
 test-rest:
-	@$(PYTHON) -m pytest tests --ignore=tests/e2e --ignore=tests/load --ignore=tests/chaos
+	@$(PYTHON) -m pytest tests --ignore=tests/e2e
 
 test-unit: setup ## the tests that need no server
 	@$(PYTHON) -m pytest tests/unit tests/contracts tests/architecture
