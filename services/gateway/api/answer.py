@@ -70,7 +70,7 @@ class Following:
             async for frame in _to_its_end(self._streams[0]):
                 yield 0, frame
             return
-        coming: asyncio.Queue[Numbered | ServiceError] = asyncio.Queue(maxsize=len(self._streams))
+        coming: asyncio.Queue[Numbered | Exception] = asyncio.Queue(maxsize=len(self._streams))
         readers = [
             asyncio.create_task(_pass_on(stream, number, coming), name="read a choice")
             for number, stream in enumerate(self._streams)
@@ -79,7 +79,7 @@ class Following:
             left = len(readers)
             while left:
                 item = await coming.get()
-                if isinstance(item, ServiceError):
+                if isinstance(item, Exception):
                     raise item
                 yield item
                 left -= item[1].end is not None
@@ -93,11 +93,11 @@ class Following:
             await stream.aclose()
 
 
-async def _pass_on(stream: FrameStream, number: int, to: "asyncio.Queue[Numbered | ServiceError]") -> None:
+async def _pass_on(stream: FrameStream, number: int, to: "asyncio.Queue[Numbered | Exception]") -> None:
     try:
         async for frame in _to_its_end(stream):
             await to.put((number, frame))
-    except ServiceError as error:
+    except Exception as error:
         await to.put(error)
 
 
