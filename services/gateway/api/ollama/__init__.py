@@ -22,6 +22,8 @@ from services.gateway.api.ollama.chat import chat
 from services.gateway.api.ollama.embed import embed, embeddings
 from services.gateway.api.ollama.generate import generate
 from services.gateway.api.ollama.models import ps, show, tags
+from services.gateway.api.ollama.rerank import rerank
+from services.gateway.api.ollama.tokens import detokenize, tokenize
 from services.gateway.api.ollama.wire import OLLAMA
 
 
@@ -50,6 +52,9 @@ routes = [
     _post("/api/generate", generate),
     _post("/api/embed", embed),
     _post("/api/embeddings", embeddings),
+    _post("/api/tokenize", tokenize),
+    _post("/api/detokenize", detokenize),
+    _post("/api/rerank", rerank),
     _post("/api/show", show, Permission.MODEL_READ),
     _managing("/api/create", manage.create),
     _managing("/api/copy", manage.copy),

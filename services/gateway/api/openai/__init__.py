@@ -4,8 +4,9 @@ from starlette.routing import Route
 
 from libs.common.contracts.permissions import Permission
 from services.gateway.api.door import Body, Door, Handler
-from services.gateway.api.openai import batches, files
+from services.gateway.api.openai import batches, files, not_here
 from services.gateway.api.openai.errors import OPENAI
+from services.gateway.api.openai.rerank import rerank
 
 
 def _route(method: str, path: str, handler: Handler, body: Body = Body.NONE, *, downloads: bool = False) -> Route:
@@ -16,6 +17,8 @@ def _route(method: str, path: str, handler: Handler, body: Body = Body.NONE, *, 
 
 
 routes = [
+    _route("POST", "/v1/rerank", rerank, Body.JSON),
+    *(_route("POST", path, not_here.refuse) for path in not_here.PATHS),
     _route("POST", "/v1/files", files.upload, Body.STREAM),
     _route("GET", "/v1/files", files.listed),
     _route("GET", "/v1/files/{file_id}", files.one),
