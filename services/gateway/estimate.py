@@ -30,12 +30,14 @@ class Estimate:
 
 def estimate(task: InferenceTask, model: ModelRef) -> Estimate:
     """From the length of its text, and the answer it asks for or a likely one."""
-    if task.kind == "load":
-        return Estimate(0, 0)
+    if task.kind in {"load", "tokenize", "detokenize"} or task.debug_render_only:
+        return Estimate(0, 0)  # nothing is computed, and nothing billed
     characters = len(task.prompt) + len(task.suffix) + len(task.system or "") + sum(map(len, task.inputs))
     characters += sum(len(message.content) + len(message.thinking) for message in task.messages)
     prompt = math.ceil(characters / CHARACTERS_PER_TOKEN) + len(task.context)
-    if task.kind == "embed" or task.debug_render_only:
+    if task.kind == "rerank":
+        return Estimate(prompt + math.ceil(len(task.prompt) / CHARACTERS_PER_TOKEN) * (len(task.inputs) - 1), 0)
+    if task.kind == "embed":
         return Estimate(prompt, 0)
     wanted = task.options.num_predict
     if wanted <= 0:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gguf import LlamaFileType
+from gguf import LlamaFileType, PoolingType
 from pydantic import BaseModel, ConfigDict
 
 from libs.common.contracts.inference import ModelDetails
@@ -113,8 +113,8 @@ def _parameter_count(header: Header) -> int:
 def capabilities(values: Mapping[str, Any], template: str) -> tuple[str, ...]:
     """In the order Ollama tells them; never empty."""
     architecture = values.get("general.architecture")
-    if f"{architecture}.pooling_type" in values:
-        return ("embedding",)
+    if (pooling := values.get(f"{architecture}.pooling_type")) is not None:
+        return ("rerank",) if pooling == PoolingType.RANK else ("embedding",)
     read_by_template = " ".join(QUOTED.sub("", tag) for tag in _tags(template))
     found = {
         "completion": True,

@@ -21,7 +21,7 @@ TEMPLATE_TYPE, OLD_TEMPLATE_TYPE = IMAGE + "template", IMAGE + "prompt"
 SYSTEM_TYPE, PARAMETERS_TYPE = IMAGE + "system", IMAGE + "params"
 MESSAGES_TYPE, LICENSE_TYPE = IMAGE + "messages", IMAGE + "license"
 
-CAPABILITIES = ("completion", "embedding", "vision", "tools", "insert", "thinking")
+CAPABILITIES = ("completion", "embedding", "rerank", "vision", "tools", "insert", "thinking")
 """In the order in which they are told."""
 
 LARGEST_TEXT_BYTES = 4 << 20

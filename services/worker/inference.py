@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 from libs.common.bus.base import Delivery
 from libs.common.contracts.inference import InferenceTask
 from libs.common.contracts.scheduler.inference import AttemptEnd, RequestInference
-from libs.common.contracts.tokens import Frame, StreamEnd, StreamError, Usage, pack_vector
+from libs.common.contracts.tokens import Frame, StreamEnd, StreamError, Usage
 from libs.common.contracts.worker import KeepAliveChanged, RunInference
 from libs.common.errors import (
     DeadlineExceeded,
@@ -33,6 +33,7 @@ from services.worker.attempt import Attempt, Stop
 from services.worker.context import Context
 from services.worker.engines.base import Finish, Job, LoadedEngine
 from services.worker.replay import Replay
+from services.worker.whole_answers import whole_answer
 
 log = structlog.get_logger(__name__)
 
@@ -220,11 +221,11 @@ async def _produce(ctx: Context, attempt: Attempt, request_log: RequestLog) -> S
             # Nobody waits for it on the way to the first token, but at the end of the answer all have been told.
             telling = asyncio.create_task(_tell_other_workers(ctx, request.model.runner, seconds), name="keep alive")
             stack.push_async_callback(asyncio.wait, {telling})
-        if task.kind == "load":
-            return StreamEnd("load", Usage(load_ns=attempt.load_ns))
-        if task.kind == "embed":
-            return await _embed(loaded, task, attempt)
-        return await _generate(loaded, task, attempt, request_log)
+        if task.kind in {"chat", "generate"}:
+            return await _generate(loaded, task, attempt, request_log)
+        end = await whole_answer(loaded, task, attempt.load_ns)
+        _tokens.labels("input").inc(end.usage.prompt_tokens)
+        return end
 
 
 async def _tell_other_workers(ctx: Context, runner: str, keep_alive_seconds: float) -> None:
@@ -232,15 +233,6 @@ async def _tell_other_workers(ctx: Context, runner: str, keep_alive_seconds: flo
         await ctx.bus.publish(KeepAliveChanged(worker_id=ctx.instance, runner=runner, seconds=keep_alive_seconds))
     except Unavailable as error:
         log.warning("other workers were not told how long to keep a model", runner=runner, error=error.message)
-
-
-async def _embed(loaded: LoadedEngine, task: InferenceTask, attempt: Attempt) -> StreamEnd:
-    began = time.perf_counter_ns()
-    result = await loaded.embed(task)
-    _tokens.labels("input").inc(result.prompt_tokens)
-    usage = Usage(result.prompt_tokens, 0, attempt.load_ns, time.perf_counter_ns() - began, 0)
-    packed = await asyncio.to_thread(lambda: [pack_vector(vector) for vector in result.vectors])
-    return StreamEnd("stop", usage, embeddings=packed)
 
 
 async def _generate(loaded: LoadedEngine, task: InferenceTask, attempt: Attempt, request_log: RequestLog) -> StreamEnd:
@@ -275,6 +267,7 @@ async def _generate(loaded: LoadedEngine, task: InferenceTask, attempt: Attempt,
         usage,
         context=list(finish.context),
         rendered=finish.rendered,
+        prompt_length=finish.prompt_length,
         image_count=finish.image_count,
         stop_sequence=finish.stop_sequence,
     )

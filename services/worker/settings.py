@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, SecretStr
 from libs.common import ollama_variables
 from libs.common.settings import Alias, ServiceSettings, service_settings
 
-Capability = Literal["completion", "embedding", "tools", "thinking", "vision", "insert"]
+Capability = Literal["completion", "embedding", "rerank", "tools", "thinking", "vision", "insert"]
 
 
 class UpstreamSettings(BaseModel):

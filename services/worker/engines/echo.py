@@ -5,8 +5,8 @@ The parts of the model's name say how it behaves, in this order:
 
 - ``echo``: as fast as it can;
 - ``-think``: it can think: ``t0 t1 ... t7`` before the answer, unless ``think`` is false;
-- ``-tools``: it calls every tool it is offered, in order and with arguments made of their parameters, unless the last
-  message is a tool's result;
+- ``-tools``: it calls every tool it is offered, or the first if it may make one call only, in order and with arguments
+  made of their parameters, unless the last message is a tool's result and no call is required;
 - ``-vision``: it takes images (and neither thinks nor calls tools);
 - ``-50``: 50 tokens a second;
 - ``-fail-after-10``: each run dies after 10 tokens of its own, as an engine that crashes does.
@@ -14,11 +14,15 @@ The parts of the model's name say how it behaves, in this order:
 ``num_predict`` tokens are generated, thinking included, 64 if it is not positive and at most 100,000; a tool call is
 one token. With a ``format`` the words make up one JSON object. Every token has logprobs: ``-0.125``, and its
 alternatives the same text with primes, ``-1``, ``-2`` and so on. A rendered prompt has a line ``role: content`` for
-each message.
+each message. A word whose token has a ``logit_bias`` of -100 or less is left out; other biases change nothing.
+
+A text's tokens are its words: ``w<i>`` is token *i*, any other word one below 2**31 that follows from its letters. A
+document's rank is the share of the query's words that it has, from 0 to 1.
 """
 
 import asyncio
 import hashlib
+import itertools
 import re
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -26,8 +30,8 @@ from itertools import chain, islice
 
 from libs.common.contracts.inference import ChatMessage, EngineName, InferenceTask
 from libs.common.contracts.tokens import Logprob, TopLogprob
-from libs.common.errors import ContextExceeded, EngineFailed, ModelLoadFailed, UnsupportedByModel
-from services.worker.engines.base import Embeddings, Finish, Job, LoadedEngine, LoadSpec, Piece
+from libs.common.errors import ContextExceeded, EngineFailed, InvalidRequest, ModelLoadFailed, UnsupportedByModel
+from services.worker.engines.base import Embeddings, Finish, Job, LoadedEngine, LoadSpec, Piece, Ranks
 from services.worker.engines.conversation import conversation
 from services.worker.engines.echo_tools import call_tools
 from services.worker.engines.images import check_images, count_images
@@ -38,6 +42,9 @@ MOST_TOKENS = 100_000
 """Their words are all made before the first is told: more would silence the worker until it is taken for lost."""
 THINKING_TOKENS = 8
 VECTOR_LENGTH = 64
+BANS = -100
+"""A bias of a token that is never said."""
+VOCABULARY = 2**31
 
 _NAME = re.compile(
     r"echo(?:-(?P<vision>vision)|(?:-(?P<think>think))?(?:-(?P<tools>tools))?)"
@@ -79,7 +86,7 @@ class EchoModel:
         prompt_tokens = self._count_prompt(task, messages)
         if task.debug_render_only:
             rendered, images = _rendered(task, messages), count_images(messages)
-            yield Finish("stop", prompt_tokens, 0, 1, 1, rendered=rendered, image_count=images)
+            yield Finish("stop", 0, 0, 1, 1, rendered=rendered, prompt_length=prompt_tokens, image_count=images)
             return
         job.spent.prompt_tokens = prompt_tokens
         began, done = clock(), 0
@@ -97,7 +104,7 @@ class EchoModel:
             completion_tokens=done,
             prompt_ns=1,
             completion_ns=max(1, int((clock() - began) * 1e9)),
-            context=(*task.context, *range(answer.count)) if task.kind == "generate" and not task.raw else (),
+            context=(*task.context, *_ids(task, answer.count)) if task.kind == "generate" and not task.raw else (),
             stop_sequence=answer.stop_sequence,
         )
 
@@ -107,6 +114,20 @@ class EchoModel:
             raise ContextExceeded("the input length exceeds the context length")
         kept = [text[:limit] for text in words]
         return Embeddings([finished(_vector(text), task) for text in kept], sum(map(len, kept)))
+
+    async def rerank(self, task: InferenceTask) -> Ranks:
+        query, documents = task.prompt.split(), [text.split() for text in task.inputs]
+        scores = [len(set(query) & set(text)) / len(set(query)) if query else 0.0 for text in documents]
+        return Ranks(scores, len(query) + sum(map(len, documents)))
+
+    async def tokenize(self, text: str, *, special: bool) -> list[int]:
+        return [_token(word) for word in text.split()]
+
+    async def detokenize(self, ids: Sequence[int]) -> str:
+        for number in ids:
+            if not 0 <= number < VOCABULARY:
+                raise InvalidRequest(f"{number} is no token of this model: it has {VOCABULARY}")
+        return " ".join(f"w{number}" for number in ids)
 
     def failure(self) -> str | None:
         return self._failure
@@ -137,14 +158,14 @@ class EchoModel:
         if self._thinks and task.think is not False:
             thinking = [Piece(thinking=f" t{i}" if i else "t0") for i in range(min(limit, THINKING_TOKENS))]
         room = limit - len(thinking)
-        if self._calls and task.tools and messages[-1].role != "tool":
+        if self._calls and task.tools and (messages[-1].role != "tool" or task.tool_choice == "required"):
             calls = [Piece(tool_calls=(call,)) for call in call_tools(job)]
             called = [*thinking, *calls[:room]]
             return _Answer(iter(called), len(called), len(calls) <= room)
         words, stop = _words(task, room)
         ends = ends or bool(stop) or (task.format is not None and bool(words))
         numbered = self.can_resume(job)
-        said = (Piece(word, (index,) if numbered else ()) for index, word in enumerate(words))
+        said = (Piece(word, (index,) if numbered else ()) for index, word in zip(_ids(task, room), words, strict=False))
         return _Answer(chain(thinking, said), len(thinking) + len(words), ends, stop)
 
 
@@ -162,7 +183,8 @@ class _Answer:
 
 def _words(task: InferenceTask, count: int) -> tuple[list[str], str]:
     """The words of the answer, cut at the first stop string, and that string."""
-    words = list(_json_words(count)) if task.format else [f" w{i}" if i else "w0" for i in range(count)]
+    ids = list(_ids(task, count))
+    words = list(_json_words(ids)) if task.format else [f"{' ' if at else ''}w{i}" for at, i in enumerate(ids)]
     text = "".join(words)
     stops = [(at, stop) for stop in task.options.stop if stop and (at := text.find(stop)) >= 0]
     if not stops:
@@ -171,10 +193,16 @@ def _words(task: InferenceTask, count: int) -> tuple[list[str], str]:
     return _cut(words, at), stop
 
 
-def _json_words(count: int) -> Iterator[str]:
-    """``{"w0": 0, "w1": 1}`` in ``count`` pieces."""
-    for i in range(count):
-        opening, closing = "{" if i == 0 else ", ", "}" if i == count - 1 else ""
+def _ids(task: InferenceTask, count: int) -> Iterator[int]:
+    """Of the first ``count`` words that it may say."""
+    banned = {token for token, bias in task.options.logit_bias if bias <= BANS}
+    return islice((i for i in itertools.count() if i not in banned), count)
+
+
+def _json_words(ids: Sequence[int]) -> Iterator[str]:
+    """``{"w0": 0, "w1": 1}`` in pieces."""
+    for at, i in enumerate(ids):
+        opening, closing = ", " if at else "{", "}" if at == len(ids) - 1 else ""
         yield f'{opening}"w{i}": {i}{closing}'
 
 
@@ -200,6 +228,12 @@ def _rendered(task: InferenceTask, messages: Sequence[ChatMessage]) -> str:
     if task.raw:
         return task.prompt
     return "".join(f"{message.role}: {message.content}\n" for message in messages)
+
+
+def _token(word: str) -> int:
+    if re.fullmatch(r"w(0|[1-9][0-9]{0,9})", word) and (number := int(word[1:])) < VOCABULARY:
+        return number
+    return int.from_bytes(hashlib.blake2b(word.encode(errors="surrogatepass"), digest_size=4).digest()) % VOCABULARY
 
 
 def _vector(words: Sequence[str]) -> list[float]:

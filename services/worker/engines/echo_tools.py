@@ -1,4 +1,4 @@
-"""The echo engine's tool calls: every tool offered, with an argument for each of its parameters."""
+"""The echo engine's tool calls: every tool offered, or the first, with an argument for each of its parameters."""
 
 from typing import Any
 
@@ -8,7 +8,8 @@ from services.worker.engines.tool_calls import CallNumbering
 
 def call_tools(job: Job) -> list[dict[str, Any]]:
     numbering = CallNumbering(job.request_id)
-    return [numbering.call(tool["function"]["name"], _arguments(tool["function"])) for tool in job.task.tools]
+    tools = job.task.tools if job.task.parallel_tool_calls else job.task.tools[:1]
+    return [numbering.call(tool["function"]["name"], _arguments(tool["function"])) for tool in tools]
 
 
 def _arguments(function: dict[str, Any]) -> dict[str, Any]:

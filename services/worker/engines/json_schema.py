@@ -25,6 +25,14 @@ def grammar_schema(schema: dict[str, Any]) -> dict[str, Any]:
     return {**closed, "x-guidance": LAYOUT}
 
 
+def arguments_schema(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Of a tool's arguments. One that names no parameters has none, unless it says otherwise."""
+    schema = {"properties": {}, **parameters, "type": "object"}
+    if not schema["properties"] and not _LEAVE_OPEN & schema.keys():
+        schema["additionalProperties"] = False
+    return grammar_schema(schema)
+
+
 def _close(schema: Any) -> Any:
     if not isinstance(schema, dict):
         return schema

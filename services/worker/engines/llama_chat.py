@@ -25,7 +25,7 @@ async def chat(
     await asyncio.to_thread(check_images, prompt.messages)
     messages = await asyncio.to_thread(wire_messages, prompt.messages, reasoning=True)
     body = request | {"messages": messages} | template_arguments(job) | _ENDING
-    calls = StreamedCalls(CallNumbering(job.request_id))
+    calls = StreamedCalls(CallNumbering(job.request_id), only_one=not job.task.parallel_tool_calls)
     shows_thinking, stop_sequence = thinks(job.task, job.model), ""
     async with aclosing(process.stream("/v1/chat/completions", body)) as events:
         async for event in events:

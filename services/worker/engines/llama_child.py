@@ -39,7 +39,7 @@ class ChildConfig(msgspec.Struct, frozen=True):
     batch: int
     api_key: str
     embedding: bool
-    pooling: Literal["model", "mean"] = "model"
+    pooling: Literal["model", "mean", "rank"] = "model"
     adapters: list[str] = []
     projector: str = ""
 
@@ -67,6 +67,8 @@ def server_params(config: ChildConfig) -> Any:
     params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(path, 1.0) for path in config.adapters]
     if config.projector:
         params.mmproj.path = config.projector
+    if config.pooling == "rank":
+        params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_RANK
     if config.pooling == "mean":
         params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
     return params

@@ -7,10 +7,10 @@ from typing import Any, Final
 
 import msgspec
 
-from libs.common.contracts.inference import InferenceTask, OutputFormat
+from libs.common.contracts.inference import InferenceTask
 from libs.common.contracts.tokens import Logprob
 from services.worker.engines.base import Finish, Piece
-from services.worker.engines.json_schema import grammar_schema
+from services.worker.engines.grammar import format_schema
 from services.worker.engines.llama_process import LlamaProcess
 from services.worker.engines.llama_tokens import detokenize, tokenize_inside
 from services.worker.engines.openai_wire import read_logprobs
@@ -42,8 +42,10 @@ def sampling(task: InferenceTask, budget: int, context_length: int, position: in
         "seed": seed_at(options.seed, position),
         "stop": [stop for stop in options.stop if stop],
     }
+    if options.logit_bias:
+        request["logit_bias"] = [list(pair) for pair in options.logit_bias]
     if task.format is not None:
-        request["json_schema"] = schema_of(task.format)
+        request["json_schema"] = format_schema(task.format)
     if task.logprobs:
         request["n_probs"] = max(1, task.top_logprobs)
     return request
@@ -57,10 +59,6 @@ def seed_at(seed: int, position: int) -> int:
         digest = hashlib.blake2b(f"{seed} {position}".encode(), digest_size=4).digest()
         seed = int.from_bytes(digest, "big")
     return seed % 0xFFFFFFFF  # the one above means random
-
-
-def schema_of(output: OutputFormat) -> dict[str, Any]:
-    return grammar_schema(output if isinstance(output, dict) else {"type": "object"})
 
 
 async def complete(

@@ -1,26 +1,26 @@
 """llama.cpp: each loaded model in a child process of its own, so that a crash takes one model and not the worker."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from llguidance import LLMatcher
-
-from libs.common.contracts.inference import EngineName, InferenceTask, OutputFormat
-from libs.common.errors import ContextExceeded, EngineFailed, InvalidRequest, ModelLoadFailed, UnsupportedByModel
-from services.worker.engines.base import Embeddings, Finish, Job, LoadedEngine, LoadSpec, Piece
+from libs.common.contracts.inference import EngineName, InferenceTask, ModelRef
+from libs.common.errors import ContextExceeded, EngineFailed, ModelLoadFailed, UnsupportedByModel
+from services.worker.engines.base import Embeddings, Finish, Job, LoadedEngine, LoadSpec, Piece, Ranks
+from services.worker.engines.grammar import check_format
 from services.worker.engines.images import count_images
 from services.worker.engines.llama_chat import chat
-from services.worker.engines.llama_completion import complete, sampling, schema_of
+from services.worker.engines.llama_completion import complete, sampling
 from services.worker.engines.llama_process import LlamaProcess
-from services.worker.engines.llama_prompt import Prompt, build_prompt, cut
+from services.worker.engines.llama_prompt import Prompt, build_prompt, cut, length
+from services.worker.engines.llama_rerank import rank
 from services.worker.engines.llama_split import complete_apart, splitter_for
 from services.worker.engines.llama_template import GoTemplate, Template, template_of
-from services.worker.engines.llama_tokens import detokenize, tokenize, tokenize_inside
-from services.worker.engines.vectors import finished
+from services.worker.engines.llama_tokens import check_tokens, detokenize, tokenize, tokenize_inside
+from services.worker.engines.vectors import cosines, finished
 
 # A cancel is seen between two batches of a prompt: on a processor, larger ones are hardly quicker but hold it up.
 PROMPT_BATCH: Final = 64
@@ -58,7 +58,7 @@ class LlamaCppEngine:
                 # beside the tokens of the others.
                 "batch": spec.context_length if embedding else min(PROMPT_BATCH + spec.slots, spec.context_length),
                 "embedding": embedding,
-                "pooling": "mean" if embedding and "embedding" not in spec.model.capabilities else "model",
+                "pooling": _pooling(spec.model) if embedding else "model",
                 "adapters": [str(path.resolve()) for path in spec.adapters],
                 "projector": str(spec.projector.resolve()) if spec.projector and not embedding else "",
             }
@@ -94,6 +94,7 @@ class LlamaCppModel:
         self.size = size
         self._process = process
         self._generates = generates
+        self._ranks = "rerank" in spec.model.capabilities
         self._embedder = None if generates else process
         self._embedder_lock = asyncio.Lock()
         self._start = start
@@ -125,14 +126,15 @@ class LlamaCppModel:
         task = job.task
         if not self._generates:
             raise UnsupportedByModel(f'"{job.model.name}" does not support {task.kind}')
-        await _check_format(task.format)
+        await check_format(task.format)
         template = await template_of(self._process, job)
         context_length = self._context_for(task)
         prompt = await build_prompt(self._process, job, template, context_length - 1)
         if task.debug_render_only:
-            count = count_images(prompt.messages)
-            yield Finish("stop", len(prompt.ids), 0, 1, 1, rendered=prompt.text, image_count=count)
+            yield _rendered(prompt)
             return
+        if task.options.logit_bias:
+            await check_tokens(self._process, [token for token, _ in task.options.logit_bias])
         ids = cut([*prompt.ids, *job.resume], task.options.num_keep, context_length - 1)
         budget = _budget(task, len(ids), len(job.resume), context_length)
         stop = await self._stop_in(job)
@@ -158,7 +160,7 @@ class LlamaCppModel:
         if _needs_parser(job, template):
             return chat(self._process, job, prompt, request)
         if splitter := splitter_for(job, template, prompt):
-            return complete_apart(self._process, job, splitter, ids, request)
+            return complete_apart(self._process, job, splitter, ids, request, limit=self._context_for(job.task) - 1)
         return complete(self._process, job.task, ids, request)
 
     async def _context(self, job: Job, prompt: Prompt, generated: list[int], text: str) -> tuple[int, ...]:
@@ -175,13 +177,27 @@ class LlamaCppModel:
         """The stop string that what is to be continued already ends in, or nothing: its end was lost, not its text."""
         if not job.resume or not job.task.options.stop:
             return ""
-        text = await self.detokenize(list(job.resume))
+        text = await detokenize(self._process, job.resume)
         return next((stop for stop in job.task.options.stop if stop and stop in text), "")
 
-    async def detokenize(self, ids: list[int]) -> str:
+    async def tokenize(self, text: str, *, special: bool) -> list[int]:
+        return await tokenize(self._process, text, special=special)
+
+    async def detokenize(self, ids: Sequence[int]) -> str:
+        await check_tokens(self._process, ids)
         return await detokenize(self._process, ids)
 
+    async def rerank(self, task: InferenceTask) -> Ranks:
+        """Of a model made for it its own scores, of any other the cosines of query and documents."""
+        if self._ranks:
+            return await rank(await self._embedding_process(), task, self._context_for(task), self.slots)
+        embedded = await self.embed(task.model_copy(update={"inputs": (task.prompt, *task.inputs)}))
+        query, *documents = embedded.vectors
+        return Ranks(await asyncio.to_thread(cosines, query, documents), embedded.prompt_tokens)
+
     async def embed(self, task: InferenceTask) -> Embeddings:
+        if self._ranks:
+            raise UnsupportedByModel("this model ranks documents: it does not support embeddings")
         process = await self._embedding_process()
         prompts = [await self._fit(process, text, task) for text in task.inputs]
         vectors: list[list[float]] = []
@@ -219,13 +235,16 @@ class LlamaCppModel:
         return ids[: limit - len(tail)] + tail
 
 
-async def _check_format(output: OutputFormat) -> None:
-    """The server ignores a schema it cannot compile: ask its grammar library first. Raises ``InvalidRequest``."""
-    if output is None:
-        return
-    grammar = LLMatcher.grammar_from_json_schema(schema_of(output))
-    if problem := await asyncio.to_thread(LLMatcher.validate_grammar, grammar):
-        raise InvalidRequest(f"invalid format: {problem.splitlines()[0]}")
+def _pooling(model: ModelRef) -> str:
+    """How the outputs for the tokens of a text become one; as of ``ChildConfig``."""
+    if "rerank" in model.capabilities:
+        return "rank"
+    return "model" if "embedding" in model.capabilities else "mean"
+
+
+def _rendered(prompt: Prompt) -> Finish:
+    images = count_images(prompt.messages)
+    return Finish("stop", 0, 0, 1, 1, rendered=prompt.text, prompt_length=length(prompt), image_count=images)
 
 
 def _has_images(task: InferenceTask) -> bool:

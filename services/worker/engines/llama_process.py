@@ -46,6 +46,7 @@ class LlamaProcess:
         self._closing = False
         self._failure: str | None = None
         self._heard_at = 0.0
+        self._vocabulary_size = 0
         self._patience: dict[object, float] = {}
         """Of each call that the model works at: how many seconds it may do so in silence."""
 
@@ -148,6 +149,14 @@ class LlamaProcess:
             response = await self._http.post(path, content=orjson.dumps(body))
         return _answer(response)
 
+    async def vocabulary_size(self) -> int:
+        """In tokens. The server is asked once."""
+        if not self._vocabulary_size:
+            async with self._engine_errors():
+                response = await self._http.get("/v1/models")
+            self._vocabulary_size = _answer(response)["data"][0]["meta"]["n_vocab"]
+        return self._vocabulary_size
+
     async def work(self, path: str, body: object, patience: float) -> Any:
         """The JSON answer to a POST at which the model works, in silence for at most ``patience`` seconds."""
         with self._working(patience):
@@ -220,7 +229,7 @@ def _answer(response: httpx.Response) -> Any:
 
 def _refusal(status: int, body: bytes) -> InvalidRequest | EngineFailed:
     text = error_text(body)
-    if b"exceed_context_size_error" in body:
+    if b"exceed_context_size_error" in body or b"is too large to process" in body:
         return ContextExceeded(text)
     if b"not_supported_error" in body or b"input is not supported" in body:
         return UnsupportedByModel(text)

@@ -69,7 +69,7 @@ async def _generate_prompt(process: LlamaProcess, job: Job, template: Template, 
 async def _chat_prompt(process: LlamaProcess, job: Job, template: Template, limit: int) -> Prompt:
     messages = conversation(job.task, job.model)
     prompt = await _render(process, template, messages)
-    if _length(prompt) <= limit:
+    if length(prompt) <= limit:
         return prompt
     shorter = await _without_oldest(process, template, messages, limit) if job.task.truncate else None
     if shorter is None and len(prompt.ids) > limit:
@@ -89,7 +89,7 @@ async def _without_oldest(
         dropped = set(droppable[:middle])
         kept = [message for index, message in enumerate(messages) if index not in dropped]
         prompt = await _render(process, template, kept)
-        if _length(prompt) <= limit:
+        if length(prompt) <= limit:
             fitting, most = prompt, middle - 1
         else:
             fewest = middle + 1
@@ -101,7 +101,8 @@ async def _render(process: LlamaProcess, template: Template, messages: Sequence[
     return Prompt(await tokenize(process, text, special=True), text, messages)
 
 
-def _length(prompt: Prompt) -> int:
+def length(prompt: Prompt) -> int:
+    """In tokens, with its images."""
     return len(prompt.ids) + TOKENS_OF_AN_IMAGE * count_images(prompt.messages)
 
 

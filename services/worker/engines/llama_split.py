@@ -3,26 +3,32 @@
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from services.worker.engines.base import Finish, Job, Piece
 from services.worker.engines.conversation import thinks
+from services.worker.engines.grammar import call_grammar
 from services.worker.engines.llama_completion import complete, seed_at
 from services.worker.engines.llama_process import LlamaProcess
-from services.worker.engines.llama_prompt import Prompt
+from services.worker.engines.llama_prompt import Prompt, cut
 from services.worker.engines.llama_template import Template
+from services.worker.engines.llama_tokens import tokenize_inside
 from services.worker.engines.thinking import Split, ThinkingSplitter
 from services.worker.engines.tool_calls import CallNumbering, ToolCallSplitter
 
 
 @dataclass
 class AnswerSplitter:
-    """``thinking`` or ``calls`` None: not looked for. Thinking nobody asked for is dropped."""
+    """``thinking`` or ``calls`` None: not looked for. Thinking nobody asked for is dropped.
+
+    ``only_call``: all after the first call is dropped.
+    """
 
     thinking: ThinkingSplitter | None
     calls: ToolCallSplitter | None
     shows_thinking: bool
+    only_call: bool = False
 
     def after(self, piece: Piece) -> Piece:
         return self._piece(self.thinking.add(piece.text) if self.thinking else Split("", piece.text), piece)
@@ -35,6 +41,7 @@ class AnswerSplitter:
     def _piece(self, split: Split, piece: Piece) -> Piece:
         content, calls = self.calls.add(split.content) if self.calls else (split.content, ())
         thinking = split.thinking if self.shows_thinking else ""
+        calls = calls[:1] if self.only_call else calls
         return Piece(content, thinking=thinking, tool_calls=calls, logprobs=piece.logprobs)
 
 
@@ -48,65 +55,121 @@ def splitter_for(job: Job, template: Template, prompt: Prompt) -> AnswerSplitter
     if task.tools:
         names = {str(tool["function"]["name"]) for tool in task.tools}
         calls = ToolCallSplitter(template.tool_tag, names, CallNumbering(job.request_id))
-    return AnswerSplitter(thinking, calls, thinks(task, model)) if thinking or calls else None
+    if not thinking and not calls:
+        return None
+    return AnswerSplitter(thinking, calls, thinks(task, model), only_call=not task.parallel_tool_calls)
 
 
 async def complete_apart(
-    process: LlamaProcess, job: Job, splitter: AnswerSplitter, ids: list[int], request: dict[str, Any]
+    process: LlamaProcess, job: Job, splitter: AnswerSplitter, ids: list[int], request: dict[str, Any], *, limit: int
 ) -> AsyncGenerator[Piece | Finish, None]:
-    """As ``complete``, but pieces have no token ids. A schema binds only what comes after the thinking."""
-    thought: list[int] = []
-    began = time.perf_counter_ns()
-    if splitter.thinking is not None and "json_schema" in request:
-        async with aclosing(_think(process, job, splitter, ids, request, thought=thought)) as parts:
+    """As ``complete``, but pieces have no token ids. ``limit``: how many ids the server takes.
+
+    A format binds only what comes after the thinking. So does a call that must come; after it the model goes on freely,
+    with more calls or with what it writes behind the last one.
+    """
+    binding = {name: value for name, value in request.items() if name == "json_schema"}
+    free = {name: value for name, value in request.items() if name not in binding}
+    answer = _Answer(process, job, splitter, list(ids), free, limit)
+    must_call = splitter.calls is not None and job.task.tool_choice == "required"
+    steps = [answer.think()] if splitter.thinking is not None and (must_call or binding) else []
+    steps += [answer.call(), answer.go_on({})] if must_call else [answer.go_on(binding)]
+    for step in steps:
+        async with aclosing(step) as parts:
             async for part in parts:
-                yield part
+                if part != _NOTHING:
+                    yield part
                 if isinstance(part, Finish):
                     return
-        splitter.thinking = None
-        seed = seed_at(request["seed"], len(thought))
-        request = request | {"n_predict": request["n_predict"] - len(thought), "seed": seed}
-    took_ns = time.perf_counter_ns() - began if thought else 0
-    async with aclosing(complete(process, job.task, [*ids, *thought], request)) as parts:
-        async for part in parts:
-            if isinstance(part, Piece):
-                if (new := splitter.after(part)) != _NOTHING:
-                    yield new
-            else:
-                if (last := splitter.finish()) != _NOTHING:
-                    yield last
-                tokens = part.completion_tokens + len(thought)
-                yield replace(part, completion_tokens=tokens, completion_ns=part.completion_ns + took_ns)
 
 
-async def _think(
-    process: LlamaProcess,
-    job: Job,
-    splitter: AnswerSplitter,
-    ids: list[int],
-    request: dict[str, Any],
-    *,
-    thought: list[int],
-) -> AsyncGenerator[Piece | Finish, None]:
-    """Without the schema until the thinking is over; its ids are added to ``thought``. A finish if nothing follows."""
-    assert splitter.thinking is not None
-    free = {name: value for name, value in request.items() if name != "json_schema"}
-    async with aclosing(complete(process, job.task, ids, free)) as parts:
-        async for part in parts:
-            if isinstance(part, Finish):
-                yield splitter.finish()
-                yield part
-                return
-            new = splitter.after(part)
-            if splitter.thinking.settled and not splitter.thinking.found:
-                return  # it does not think: what it began to say instead is not used
-            thought += part.token_ids
-            if splitter.thinking.settled:
-                yield replace(new, text="")
-                if len(thought) >= request["n_predict"]:
-                    yield Finish("length", 0, len(thought), 1, 1)
-                return
-            yield new
+@dataclass
+class _Answer:
+    """Made in steps, since what binds one part of it does not bind the next: each goes on after the ids so far.
+
+    A step yields a ``Finish``, of the whole answer, if that ends with it.
+    """
+
+    process: LlamaProcess
+    job: Job
+    splitter: AnswerSplitter
+    ids: list[int]
+    """Of the prompt and of all that has been made."""
+
+    request: dict[str, Any]
+    limit: int
+    made: int = 0
+    """In tokens."""
+
+    began_ns: int = field(default_factory=time.perf_counter_ns)
+    first_ns: int = 0
+
+    async def think(self) -> AsyncGenerator[Piece | Finish, None]:
+        """Until the thinking is over. If there is none, what the answer began with instead is not used."""
+        thinking = self.splitter.thinking
+        assert thinking is not None
+        async with aclosing(self._complete({})) as parts:
+            async for part in parts:
+                if isinstance(part, Finish):
+                    yield self.splitter.finish()
+                    yield part
+                    return
+                split = thinking.add(part.text)
+                if thinking.settled and not thinking.found:
+                    break
+                self._keep(part)
+                yield Piece(thinking=split.thinking if self.splitter.shows_thinking else "", logprobs=part.logprobs)
+                if thinking.settled:
+                    break
+        self.splitter.thinking = None
+
+    async def call(self) -> AsyncGenerator[Piece | Finish, None]:
+        """One call, behind the tag in front of it, which the model need not write."""
+        calls = self.splitter.calls
+        assert calls is not None
+        grammar = await call_grammar(self.job.task.tools)
+        self.ids += await tokenize_inside(self.process, calls.expect(), special=True)
+        async with aclosing(self.go_on({"grammar": grammar})) as parts:
+            async for part in parts:
+                if isinstance(part, Piece) or self.splitter.only_call or not calls.found:
+                    yield part
+
+    async def go_on(self, binding: dict[str, Any]) -> AsyncGenerator[Piece | Finish, None]:
+        """To the end, or to the only call that is wanted."""
+        async with aclosing(self._complete(binding)) as parts:
+            async for part in parts:
+                if isinstance(part, Finish):
+                    yield self.splitter.finish()
+                    yield part
+                    return
+                self._keep(part)
+                new = self.splitter.after(part)
+                yield new
+                if new.tool_calls and self.splitter.only_call:
+                    now = time.perf_counter_ns()
+                    yield Finish("stop", 0, self.made, self.first_ns - self.began_ns, now - self.first_ns)
+                    return
+
+    def _keep(self, piece: Piece) -> None:
+        self.first_ns = self.first_ns or time.perf_counter_ns()
+        self.ids += piece.token_ids
+        self.made += len(piece.token_ids)
+
+    async def _complete(self, binding: dict[str, Any]) -> AsyncGenerator[Piece | Finish, None]:
+        before, earlier_ns = self.made, time.perf_counter_ns() - self.began_ns
+        room = self.request["n_predict"] - before
+        if room <= 0:
+            yield Finish("length", 0, before, 1, max(1, earlier_ns))
+            return
+        request = self.request | binding | {"n_predict": room, "seed": seed_at(self.request["seed"], before)}
+        ids = cut(self.ids, self.request["n_keep"], self.limit)
+        async with aclosing(complete(self.process, self.job.task, ids, request)) as parts:
+            async for part in parts:
+                if isinstance(part, Finish):
+                    tokens, took_ns = before + part.completion_tokens, earlier_ns + part.completion_ns
+                    yield replace(part, completion_tokens=tokens, completion_ns=took_ns)
+                else:
+                    yield part
 
 
 _NOTHING: Final = Piece()

@@ -10,7 +10,7 @@ from libs.common.contracts.inference import ChatMessage, Think
 from services.worker.engines.base import Job
 from services.worker.engines.conversation import think_level, thinks
 from services.worker.engines.llama_process import LlamaProcess
-from services.worker.engines.openai_wire import wire_messages
+from services.worker.engines.openai_wire import tool_rules, wire_messages
 from services.worker.engines.thinking import Tags
 
 # What nearly every model writes around its thinking.
@@ -39,7 +39,7 @@ def template_arguments(job: Job) -> dict[str, Any]:
     """What a Jinja template is told beside the messages, as the server wants it."""
     arguments: dict[str, Any] = {}
     if job.task.tools:
-        arguments["tools"] = job.task.tools
+        arguments |= {"tools": job.task.tools} | tool_rules(job.task)
     if "thinking" in job.model.capabilities:
         arguments["chat_template_kwargs"] = {"enable_thinking": thinks(job.task, job.model)}
         if level := think_level(job.task):

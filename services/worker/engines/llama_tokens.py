@@ -1,5 +1,8 @@
 """Between text and the token ids of a loaded model."""
 
+from collections.abc import Iterable, Sequence
+
+from libs.common.errors import InvalidRequest
 from services.worker.engines.llama_process import LlamaProcess
 
 
@@ -20,7 +23,15 @@ async def tokenize_inside(process: LlamaProcess, text: str, *, special: bool) ->
     return await _tokenize(process, text, add_special=False, parse_special=special)
 
 
-async def detokenize(process: LlamaProcess, ids: list[int]) -> str:
+async def check_tokens(process: LlamaProcess, ids: Iterable[int]) -> None:
+    """Raises ``InvalidRequest`` for one that is not in the vocabulary."""
+    size = await process.vocabulary_size()
+    for number in ids:
+        if not 0 <= number < size:
+            raise InvalidRequest(f"{number} is no token of this model: it has {size}")
+
+
+async def detokenize(process: LlamaProcess, ids: Sequence[int]) -> str:
     """Bytes that are no character become U+FFFD."""
     text: str = (await process.ask("/detokenize", {"tokens": ids}))["content"]
     return text

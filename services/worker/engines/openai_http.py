@@ -19,9 +19,10 @@ from libs.common.errors import (
     ModelNotFound,
     Overloaded,
     ServiceError,
+    UnsupportedByModel,
     UpstreamFailed,
 )
-from services.worker.engines.base import Embeddings, Finish, Job, LoadedEngine, LoadSpec, Piece, Upstream
+from services.worker.engines.base import Embeddings, Finish, Job, LoadedEngine, LoadSpec, Piece, Ranks, Upstream
 from services.worker.engines.openai_request import openai_request
 from services.worker.engines.openai_wire import error_text, read_logprobs, server_sent_json
 from services.worker.engines.tool_calls import CallNumbering, StreamedCalls
@@ -74,7 +75,8 @@ class UpstreamModel:
 
     async def generate(self, job: Job) -> AsyncGenerator[Piece | Finish, None]:
         path, body = await openai_request(job, self._upstream_name)
-        progress = _Progress(job, StreamedCalls(CallNumbering(job.request_id)), time.perf_counter_ns())
+        calls = StreamedCalls(CallNumbering(job.request_id), only_one=not job.task.parallel_tool_calls)
+        progress = _Progress(job, calls, time.perf_counter_ns())
         content = orjson.dumps(body)
         async with _upstream_errors(), self._client.stream("POST", path, content=content) as response:
             await _check(response)
@@ -85,14 +87,36 @@ class UpstreamModel:
         yield progress.finish()
 
     async def embed(self, task: InferenceTask) -> Embeddings:
-        body = {"model": self._upstream_name, "input": task.inputs}
         async with _upstream_errors():
-            response = await self._client.post("embeddings", content=orjson.dumps(body))
-            await _check(response)
-            answer = await asyncio.to_thread(orjson.loads, response.content)
+            answer = await self._ask("embeddings", {"input": task.inputs})
             rows = sorted(answer["data"], key=lambda row: int(row["index"]))
             vectors = await asyncio.to_thread(lambda: [finished(row["embedding"], task) for row in rows])
             return Embeddings(vectors, _count(answer.get("usage") or {}, "prompt_tokens"))
+
+    async def rerank(self, task: InferenceTask) -> Ranks:
+        """As Jina and Cohere do, and after them vLLM, SGLang and llama-server: OpenAI itself ranks nothing."""
+        async with _upstream_errors():
+            try:
+                answer = await self._ask("rerank", {"query": task.prompt, "documents": task.inputs})
+            except ModelNotFound as error:
+                raise UnsupportedByModel(f"the upstream of this model does not rank documents: {error.message}") from error
+            scores = {int(row["index"]): float(row["relevance_score"]) for row in answer["results"]}
+            usage = answer.get("usage") or {}
+            tokens = _count(usage, "prompt_tokens") or _count(usage, "total_tokens")
+            return Ranks([scores[index] for index in range(len(task.inputs))], tokens)
+
+    async def tokenize(self, text: str, *, special: bool) -> list[int]:
+        raise UnsupportedByModel("this model's server does not tell its tokens")
+
+    async def detokenize(self, ids: Sequence[int]) -> str:
+        raise UnsupportedByModel("this model's server does not tell its tokens")
+
+    async def _ask(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        content = await asyncio.to_thread(orjson.dumps, {"model": self._upstream_name, **body})
+        response = await self._client.post(path, content=content)
+        await _check(response)
+        answer: dict[str, Any] = await asyncio.to_thread(orjson.loads, response.content)
+        return answer
 
 
 @dataclass

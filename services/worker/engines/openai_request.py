@@ -1,7 +1,8 @@
 """A job as a request to an OpenAI-compatible server.
 
-Only what OpenAI defines is sent: of the sampling options temperature, top_p, the penalties, seed, stop and max_tokens.
-The one exception is whether to think: vLLM, SGLang and llama-server all know it as an argument of the chat template.
+Only what OpenAI defines is sent: of the sampling options temperature, top_p, the penalties, seed, stop, logit_bias and
+max_tokens. The one exception is whether to think: vLLM, SGLang and llama-server all know it as an argument of the chat
+template.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ from libs.common.errors import UnsupportedByModel
 from services.worker.engines.base import Job
 from services.worker.engines.conversation import conversation, think_level
 from services.worker.engines.images import check_images
-from services.worker.engines.openai_wire import wire_messages
+from services.worker.engines.openai_wire import tool_rules, wire_messages
 
 
 async def openai_request(job: Job, name: str) -> tuple[str, dict[str, Any]]:
@@ -44,6 +45,8 @@ def _sampling(job: Job) -> dict[str, Any]:
     }
     if options.num_predict > 0:
         body["max_tokens"] = options.num_predict
+    if options.logit_bias:
+        body["logit_bias"] = {str(token): bias for token, bias in options.logit_bias}
     if options.stop:
         body["stop"] = options.stop
     if job.task.format == "json":
@@ -58,7 +61,7 @@ def _chat_features(job: Job) -> dict[str, Any]:
     task = job.task
     body: dict[str, Any] = {}
     if task.tools:
-        body["tools"] = task.tools
+        body |= {"tools": task.tools} | tool_rules(task)
     if task.logprobs:
         body |= {"logprobs": True, "top_logprobs": task.top_logprobs}
     if level := think_level(task):

@@ -6,7 +6,7 @@ from typing import Any, Final
 import httpx
 import orjson
 
-from libs.common.contracts.inference import ChatMessage
+from libs.common.contracts.inference import ChatMessage, InferenceTask
 from libs.common.contracts.tokens import Logprob, TopLogprob
 from libs.common.errors import EngineFailed
 from services.worker.engines.images import data_uri
@@ -44,6 +44,12 @@ def _message(message: ChatMessage, reasoning: bool) -> dict[str, Any]:
     if message.tool_name:
         wire["name"] = message.tool_name
     return wire
+
+
+def tool_rules(task: InferenceTask) -> dict[str, Any]:
+    """What goes beside the tools that are offered. Nothing if it is what every server does by itself."""
+    must = {"tool_choice": "required"} if task.tool_choice == "required" else {}
+    return must if task.parallel_tool_calls else {**must, "parallel_tool_calls": False}
 
 
 def read_logprobs(entries: Iterable[dict[str, Any]], top: int) -> tuple[Logprob, ...]:

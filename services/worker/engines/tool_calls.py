@@ -19,20 +19,24 @@ class CallNumbering:
 
     def __init__(self, request_id: str) -> None:
         self._request_id = request_id
-        self._count = 0
+        self.count = 0
 
     def call(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
         """In the shape of Ollama's API."""
-        index, self._count = self._count, self._count + 1
+        index, self.count = self.count, self.count + 1
         digest = hashlib.sha256(f"{self._request_id} {index}".encode()).hexdigest()
         return {"id": f"call_{digest[:8]}", "function": {"index": index, "name": name, "arguments": arguments}}
 
 
 @dataclass
 class StreamedCalls:
-    """Puts together the calls of an OpenAI stream, whose arguments come in pieces of JSON text."""
+    """Puts together the calls of an OpenAI stream, whose arguments come in pieces of JSON text.
+
+    ``only_one``: those after the first are dropped, of servers that do not know that nobody wants them.
+    """
 
     numbering: CallNumbering
+    only_one: bool = False
     _current: int = -1
     _name: str = ""
     _arguments: list[str] = field(default_factory=list)
@@ -57,7 +61,9 @@ class StreamedCalls:
             arguments = orjson.loads(text or "{}")
         except orjson.JSONDecodeError:
             return ()
-        return (self.numbering.call(name, arguments),) if name and isinstance(arguments, dict) else ()
+        if not name or not isinstance(arguments, dict) or (self.only_one and self.numbering.count):
+            return ()
+        return (self.numbering.call(name, arguments),)
 
 
 class ToolCallSplitter:
@@ -75,8 +81,13 @@ class ToolCallSplitter:
         self._held = ""
         self._searched = 0
         self._calling = False
-        self._found = False
+        self.found = False
         self._over = False
+
+    def expect(self) -> str:
+        """A call comes next. Returns the tag in front of it, which will not be seen; nothing if it is a part of it."""
+        self._calling = True
+        return "" if self._tag == "{" else self._tag
 
     def add(self, text: str) -> tuple[str, tuple[dict[str, Any], ...]]:
         """(content, calls)."""
@@ -94,7 +105,7 @@ class ToolCallSplitter:
     def finish(self) -> str:
         """Content that was held back and turned out to be no call."""
         held, self._held = self._held, ""
-        return "" if self._found else held
+        return "" if self.found else held
 
     def _look_for_tag(self) -> str:
         before, tag, _ = self._held.partition(self._tag)
@@ -116,7 +127,7 @@ class ToolCallSplitter:
                 self._numbering.call(*call) for call in _calls_in(self._held[start : self._searched], self._offered)
             ]
         if calls:
-            self._found = True
+            self.found = True
             self._held, self._searched = self._held[self._searched :], 0
         return tuple(calls)
 

@@ -30,8 +30,11 @@ def hashes(task: InferenceTask, organization: str = "o", **model: Any) -> tuple[
         (a_chat("x", options=SamplingOptions(num_predict=10)), 1, 10),
         (a_chat("x", options=SamplingOptions(num_predict=10**9)), 1, 2048),
         (InferenceTask(kind="generate", prompt="12345678", context=(1, 2, 3)), 5, 256),
-        (InferenceTask(kind="generate", prompt="1234", debug_render_only=True), 1, 0),
+        (InferenceTask(kind="generate", prompt="1234", debug_render_only=True), 0, 0),
         (InferenceTask(kind="embed", inputs=("1234", "5678")), 2, 0),
+        (InferenceTask(kind="rerank", prompt="12345678", inputs=("1234", "5678")), 6, 0),
+        (InferenceTask(kind="tokenize", prompt="12345678"), 0, 0),
+        (InferenceTask(kind="detokenize", context=(1, 2, 3)), 0, 0),
         (InferenceTask(kind="load"), 0, 0),
     ],
 )
@@ -67,7 +70,7 @@ def test_what_stands_before_the_messages_counts() -> None:
     assert hashes(task) != hashes(task.model_copy(update={"tools": tools}))
 
 
-@pytest.mark.parametrize("kind", ["embed", "load"])
+@pytest.mark.parametrize("kind", ["embed", "load", "rerank", "tokenize"])
 def test_only_what_is_generated_has_a_beginning(kind: Any) -> None:
     assert hashes(InferenceTask(kind=kind, inputs=("x" * 4000,))) == ()
 

@@ -63,6 +63,7 @@ async def test_garbage_is_refused(tmp_path: Path) -> None:
     ("values", "template", "expected"),
     [
         ({"general.architecture": "bert", "bert.pooling_type": 1}, "", ("embedding",)),
+        ({"general.architecture": "bert", "bert.pooling_type": 4}, "", ("rerank",)),
         ({"general.architecture": "llama"}, "", ("completion",)),
         ({}, "{% if tools %}{{ tools | tojson }}{% endif %}", ("completion", "tools")),
         ({}, "{{ 'you have no tools' }} tools", ("completion",)),
