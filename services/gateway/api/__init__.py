@@ -11,7 +11,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
-from services.gateway.api import health, ollama, openai, platform, v2
+from services.gateway.api import anthropic, health, ollama, openai, platform, v2
 from services.gateway.api.guard import Guard
 from services.gateway.api.platform.methods import HeadAsGet
 from services.gateway.api.platform.openapi import PREFIX
@@ -26,6 +26,7 @@ def create_app(ctx: Context) -> Starlette:
         routes=[
             *ollama.routes,
             *openai.routes,
+            *anthropic.routes,
             *v2.routes,
             Route(f"{PREFIX}/{{rest:path}}", rest),
             Route("/health", rest, methods=["GET"]),
