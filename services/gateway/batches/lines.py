@@ -10,7 +10,7 @@ import structlog
 from starlette.datastructures import Headers
 from starlette.responses import Response
 
-from libs.common.errors import ServiceError
+from libs.common.errors import InvalidRequest, ServiceError
 from libs.common.sealing import CannotOpenError
 from services.gateway.api.door import Call, Dialect, Handler
 from services.gateway.api.json_body import decode
@@ -99,10 +99,11 @@ async def _respond(ctx: Context, line: ClaimedLine, body: dict[str, Any], follow
 
 
 def _whole(endpoint: str, body: dict[str, Any]) -> dict[str, Any]:
-    """Ollama's doors stream unless told otherwise; OpenAI's refuse what asks for a stream."""
-    if not endpoint.startswith("/api/"):
-        return body
-    return {name: value for name, value in body.items() if name.lower() != "stream"} | {"stream": False}
+    """Ollama's doors stream unless told otherwise. Raises ``InvalidRequest`` for what asks OpenAI's for a stream."""
+    rest = {name: value for name, value in body.items() if name.lower() != "stream"}
+    if not endpoint.startswith("/api/") and any(body[name] not in (None, False) for name in body.keys() - rest.keys()):
+        raise InvalidRequest("'stream' is not supported in a batch", param="stream")
+    return rest | {"stream": False}
 
 
 def _noted(line: ClaimedLine, custom_id: str, following: Following, response: Response) -> bytes:

@@ -1,9 +1,10 @@
-"""The request behind a piece of work: begun once, and followed by whichever gateway has claimed the work."""
+"""The requests behind a piece of work, mostly one: begun once, and followed by whichever gateway has claimed it."""
 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from uuid import NAMESPACE_OID, uuid5
 
 from redis.exceptions import RedisError
 
@@ -33,6 +34,9 @@ class Following:
     stopped: bool = False
     """Nobody wants the work any more."""
 
+    requests: int = 0
+    """So many the work has asked for: whoever takes it over asks for the same in the same order."""
+
     async def __call__(
         self,
         ctx: Context,
@@ -44,12 +48,13 @@ class Following:
         deadline_seconds: float | None = None,
         request_id: str | None = None,
     ) -> FrameStream:
+        own_id = self._next_id()
         try:
-            runs = await self.ctx.token_log.exists(self.request_id)
+            runs = await self.ctx.token_log.exists(own_id)
         except RedisError as error:
             raise Unavailable from error
         if runs:
-            return _Resumed(self, self.ctx.settings.request_deadline_seconds)
+            return _Resumed(self, own_id, self.ctx.settings.request_deadline_seconds)
         stream = await self.ctx.start_inference(
             self.ctx,
             identity,
@@ -57,9 +62,14 @@ class Following:
             task,
             priority=priority,
             deadline_seconds=deadline_seconds,
-            request_id=self.request_id,
+            request_id=own_id,
         )
         return _Started(self, stream)
+
+    def _next_id(self) -> str:
+        """The first is that of the work, as which it is known elsewhere."""
+        number, self.requests = self.requests, self.requests + 1
+        return uuid5(NAMESPACE_OID, f"{self.request_id}/{number}").hex if number else self.request_id
 
     @property
     def handed_on(self) -> bool:
@@ -95,11 +105,11 @@ class _Resumed:
     limits: Sequence[State] = ()
     headers: Mapping[str, str] = {}
 
-    def __init__(self, following: Following, seconds: float) -> None:
+    def __init__(self, following: Following, request_id: str, seconds: float) -> None:
         self._following = following
         self._seconds = seconds
         self._ended = False
-        self.request_id = following.request_id
+        self.request_id = request_id
 
     async def __aiter__(self) -> AsyncIterator[Frame]:
         async for frame in tail(self._following.ctx.token_log, self.request_id, 0, time.time() + self._seconds):

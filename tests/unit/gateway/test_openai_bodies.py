@@ -1,40 +1,20 @@
-"""OpenAI's bodies, as lines of batches have them: what becomes of each field, and what is refused."""
+"""Bodies of /v1/chat/completions: what becomes of each field."""
 
 import base64
-import json
 from typing import Any
 
 import pytest
-from starlette.datastructures import Headers
 
-from libs.common.contracts.inference import InferenceTask
-from libs.common.contracts.tokens import Logprob, StreamEnd, TopLogprob, Usage, pack_vector
-from libs.common.errors import InvalidRequest, ModelNotFound, ServiceError, UnsupportedByModel
-from services.gateway.api.door import Call, Handler
+from libs.common.contracts.inference import ChatMessage, InferenceTask
+from libs.common.contracts.tokens import Logprob, TopLogprob
+from libs.common.errors import ModelNotFound, UnsupportedByModel
+from services.gateway.api.openai import messages as messages_module
 from services.gateway.api.openai.chat import chat_completions
-from services.gateway.api.openai.completions import completions
-from services.gateway.api.openai.embeddings import embeddings
-from services.gateway.api.openai.errors import error_body
-from tests.fixtures.builders import an_identity
-from tests.fixtures.gateway import END, Gateway, ScriptedStream, a_gateway
+from tests.fixtures.gateway import END, ScriptedStream, a_gateway
+from tests.fixtures.handlers import asked, task_of, tasks_of
+from tests.fixtures.openai_bodies import HELLO, WEATHER, a_named, a_tool, allowed, an_image
 
-HELLO = [{"role": "user", "content": "hello"}]
 IMAGE = base64.b64encode(b"an image").decode()
-WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
-
-CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
-
-
-async def asked(gateway: Gateway, handler: Handler, body: Any) -> dict[str, Any]:
-    answer = await handler(Call(gateway.ctx, an_identity(), Headers(), {}, body))
-    parsed: dict[str, Any] = json.loads(bytes(answer.body))
-    return parsed
-
-
-async def task_of(handler: Handler, body: Any) -> InferenceTask:
-    async with a_gateway() as gateway:
-        await asked(gateway, handler, body)
-        return gateway.task
 
 
 async def test_a_chat_is_answered_as_openai_does() -> None:
@@ -109,7 +89,10 @@ async def test_tool_calls_thinking_and_logprobs_of_an_answer() -> None:
     [
         ({"type": "text"}, None),
         ({"type": "json_object"}, "json"),
-        ({"type": "json_schema", "json_schema": {"schema": {"type": "object"}}}, {"type": "object"}),
+        (
+            {"type": "json_schema", "json_schema": {"name": "a", "strict": True, "schema": {"type": "object"}}},
+            {"type": "object"},
+        ),
     ],
 )
 async def test_formats(given: Any, expected: Any) -> None:
@@ -117,43 +100,95 @@ async def test_formats(given: Any, expected: Any) -> None:
     assert task.format == expected
 
 
+async def test_choices_differ_by_their_seeds() -> None:
+    body = {"model": "m", "messages": HELLO, "n": 3, "seed": 2**31 - 2, "logit_bias": {"7": -100, "8": 0.5}}
+    tasks = await tasks_of(chat_completions, body)
+    assert [task.options.seed for task in tasks] == [2**31 - 2, 2**31 - 1, 0]
+    assert {task.options.logit_bias for task in tasks} == {((7, -100.0), (8, 0.5))}
+    async with a_gateway() as gateway:
+        answer = await asked(gateway, chat_completions, body)
+    assert [choice["index"] for choice in answer["choices"]] == [0, 1, 2]
+    assert answer["usage"] == {"prompt_tokens": 5, "completion_tokens": 9, "total_tokens": 14}
+
+
+@pytest.mark.parametrize(
+    ("given", "offered", "choice"),
+    [
+        (None, ["weather", "time"], "auto"),
+        ("auto", ["weather", "time"], "auto"),
+        ("none", [], "auto"),
+        ("required", ["weather", "time"], "required"),
+        (a_named("time"), ["time"], "required"),
+        (allowed("auto", "weather"), ["weather"], "auto"),
+        (allowed("required", "time", "weather"), ["weather", "time"], "required"),
+    ],
+)
+async def test_which_tools_may_or_must_be_called(given: Any, offered: list[str], choice: str) -> None:
+    body = {"model": "tools", "messages": HELLO, "tools": [WEATHER, a_tool("time")], "tool_choice": given}
+    task = await task_of(chat_completions, {**body, "parallel_tool_calls": False})
+    assert [tool["function"]["name"] for tool in task.tools] == offered
+    assert (task.tool_choice, task.parallel_tool_calls) == (choice, False)
+
+
+async def test_parameters_of_tools_are_kept_whole() -> None:
+    bound: dict[str, Any] = {"properties": {"x": {"type": "integer", "minimum": 1}}, "additionalProperties": False}
+    tools = [a_tool(**bound), {"type": "function", "function": {"name": "f", "strict": True}}]
+    task = await task_of(chat_completions, {"model": "tools", "messages": HELLO, "tools": tools})
+    assert [tool["function"] for tool in task.tools] == [
+        {"name": "weather", "parameters": {"type": "object", **bound}},
+        {"name": "f", "parameters": {"type": "object", "properties": {}}, "strict": True},
+    ]
+
+
+async def test_roles_names_and_reasoning_of_history() -> None:
+    messages = [
+        {"role": "developer", "content": [{"type": "text", "text": "be"}, {"type": "text", "text": "brief"}]},
+        {"role": "user", "content": "hi", "name": "Ada"},
+        {"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}], "reasoning_content": "hm"},
+        {"role": "assistant", "content": None, "refusal": "never"},
+        {"role": "function", "name": "f", "content": ""},
+    ]
+    task = await task_of(chat_completions, {"model": "m", "messages": messages})
+    assert task.messages == (
+        ChatMessage(role="system", content="be\nbrief"),
+        ChatMessage(role="user", content="hi"),
+        ChatMessage(role="assistant", content="no", thinking="hm"),
+        ChatMessage(role="assistant", content="never"),
+        ChatMessage(role="tool", tool_name="f"),
+    )
+
+
+async def test_images_come_before_the_text_that_follows_them() -> None:
+    data = an_image(f"data:image/png;base64,{IMAGE}")
+    texts = [{"type": "text", "text": text} for text in ("a", "b")]
+    messages = [{"role": "user", "content": [data, data, texts[0], data, texts[1]]}]
+    task = await task_of(chat_completions, {"model": "tools", "messages": messages})
+    assert [(each.images, each.content) for each in task.messages] == [((IMAGE, IMAGE), "a"), ((IMAGE,), "b")]
+
+
+async def test_images_are_fetched_where_that_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fetch(urls: list[str]) -> dict[str, str]:
+        return {url: f"fetched {url}" for url in urls}
+
+    monkeypatch.setattr(messages_module, "fetch_images", fetch)
+    content = [an_image("https://example/x"), an_image(f"data:;base64,{IMAGE}")]
+    body = {"model": "tools", "messages": [{"role": "user", "content": content}]}
+    (task,) = await tasks_of(chat_completions, body, image_urls=True)
+    assert task.messages[0].images == ("fetched https://example/x", IMAGE)
+
+
+async def test_hints_change_nothing() -> None:
+    hints = {"user": "u", "metadata": {"a": "b"}, "service_tier": "auto", "verbosity": "low", "store": False}
+    more = {"safety_identifier": "s", "prompt_cache_key": "k", "modalities": ["text"], "unknown": 1, "seed": 1}
+    plain = await task_of(chat_completions, {"model": "m", "messages": HELLO, "seed": 1})
+    assert await task_of(chat_completions, {"model": "m", "messages": HELLO, **hints, **more}) == plain
+
+
 @pytest.mark.parametrize(("effort", "think"), [("none", False), ("minimal", "low"), ("high", "high"), ("xhigh", "max")])
 async def test_effort(effort: str, think: Any) -> None:
     body = {"model": "thinker", "messages": HELLO}
     assert (await task_of(chat_completions, {**body, "reasoning_effort": effort})).think == think
     assert (await task_of(chat_completions, {**body, "reasoning": {"effort": effort}})).think == think
-
-
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"n": 2}, "'n'"),
-        ({"n": True}, "'n'"),
-        ({"stream": True}, "'stream'"),
-        ({"tool_choice": "required"}, "'tool_choice'"),
-        ({"logit_bias": {"1": 2}}, "'logit_bias'"),
-        ({"audio": {}}, "'audio'"),
-        ({"messages": []}, "too short"),
-        ({"messages": [{"role": "user", "content": [{"type": "text"}] * 4000}] * 3}, "10000 parts"),
-        ({"messages": [{"role": "assistant", "tool_calls": [CALL] * 1000}] * 11}, "10000 tool calls"),
-        ({"messages": [{"role": "user", "content": None}]}, "content type"),
-        ({"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]}, "input_audio"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "http://x"}]}]}, "image URLs"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}]}, "invalid image"),
-        ({"messages": [{"role": "assistant", "tool_calls": [{"function": {"arguments": ""}}]}]}, "arguments"),
-        ({"response_format": {"type": "yaml"}}, "response_format"),
-        ({"reasoning_effort": "huge"}, "reasoning"),
-        ({"temperature": "hot"}, "temperature"),
-        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
-        ({"model": ""}, "model is required"),
-        ({"max_tokens": "9"}, "max_tokens"),
-    ],
-)
-async def test_what_is_not_understood_is_refused(changed: dict[str, Any], message: str) -> None:
-    async with a_gateway() as gateway:
-        with pytest.raises(InvalidRequest, match=message):
-            await asked(gateway, chat_completions, {"model": "m", "messages": HELLO, **changed})
-        assert gateway.started == []
 
 
 async def test_what_the_model_cannot_do() -> None:
@@ -166,52 +201,3 @@ async def test_what_the_model_cannot_do() -> None:
         )
         with pytest.raises(ModelNotFound):
             await asked(gateway, chat_completions, {"model": "nothing", "messages": HELLO})
-
-
-async def test_completions() -> None:
-    async with a_gateway() as gateway:
-        answer = await asked(
-            gateway, completions, {"model": "tools", "prompt": "once", "suffix": "end", "max_tokens": 4}
-        )
-        assert answer["object"] == "text_completion"
-        assert answer["choices"] == [{"index": 0, "text": "Hello", "finish_reason": "stop"}]
-        assert (gateway.task.prompt, gateway.task.suffix, gateway.task.options.num_predict) == ("once", "end", 4)
-        for bad in ({"prompt": ""}, {"prompt": ["a"]}, {"prompt": "a", "best_of": 2}, {"prompt": "a", "echo": True}):
-            with pytest.raises(InvalidRequest):
-                await asked(gateway, completions, {"model": "m", **bad})
-
-
-async def test_embeddings() -> None:
-    def play(task: InferenceTask) -> ScriptedStream:
-        vectors = [pack_vector([1.0, 0.5])] * len(task.inputs)
-        return ScriptedStream().say(end=StreamEnd(embeddings=vectors, usage=Usage(prompt_tokens=4)))
-
-    async with a_gateway() as gateway:
-        gateway.play = play
-        answer = await asked(gateway, embeddings, {"model": "embedder", "input": ["a", "b"]})
-        assert answer == {
-            "object": "list",
-            "data": [{"object": "embedding", "index": index, "embedding": [1.0, 0.5]} for index in (0, 1)],
-            "model": "embedder",
-            "usage": {"prompt_tokens": 4, "total_tokens": 4},
-        }
-        packed = await asked(gateway, embeddings, {"model": "embedder", "input": "a", "encoding_format": "base64"})
-        assert base64.b64decode(packed["data"][0]["embedding"]) == b"\0\0\x80?\0\0\0?"
-        refused: list[dict[str, Any]] = [
-            {},
-            {"input": []},
-            {"input": [1]},
-            {"input": "a", "encoding_format": "hex"},
-            {"input": "a", "dimensions": 0},
-            {"input": "a", "stream": True},
-        ]
-        for bad in refused:
-            with pytest.raises(InvalidRequest):
-                await asked(gateway, embeddings, {"model": "embedder", **bad})
-
-
-def test_errors() -> None:
-    assert error_body(ModelNotFound("no m")) == {
-        "error": {"message": "no m", "type": "not_found_error", "param": "model", "code": "model_not_found"}
-    }
-    assert error_body(ServiceError())["error"]["type"] == "api_error"

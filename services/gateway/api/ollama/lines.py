@@ -48,11 +48,11 @@ class Lines:
         return b""
 
     def chunk(self, frame: Frame, _choice: int) -> bytes:
-        thought, answered = _split(frame)
+        thought, answered = split(frame)
         return (self._chunk(thought) if thought else b"") + self._chunk(answered)
 
     def last(self, frame: Frame, end: StreamEnd, _choice: int) -> bytes:
-        thought, answered = _split(frame)
+        thought, answered = split(frame)
         return (self._chunk(thought) if thought else b"") + self.whole(answered, end) + b"\n"
 
     def closing(self) -> bytes:
@@ -87,7 +87,7 @@ class Lines:
         return line
 
 
-def _split(frame: Frame) -> tuple[Frame | None, Frame]:
+def split(frame: Frame) -> tuple[Frame | None, Frame]:
     """(thinking, the rest) where a frame has both: clients show a line as the one or the other."""
     if not frame.thinking or not (frame.text or frame.tool_calls):
         return None, frame

@@ -66,19 +66,24 @@ async def show(call: Call) -> Response:
     name, verbose, system = body.text("model") or body.text("name"), body.flag("verbose", False), body.text("system")
     if not name:
         raise InvalidRequest("model is required")
+    model = await describe(call, name, verbose=verbose)
+    info = model.model_info
+    if call.headers.get("user-agent", "").startswith("GitHubCopilotChat/"):
+        info = {**info, "general.basename": name}
+    return JsonAnswer(_description(model, system or model.system, info))
+
+
+async def describe(call: Call, name: str, *, verbose: bool = False) -> ModelDescription:
+    """For the caller. Raises what ``seen_name`` raises, and ``InvalidModelName``."""
     if len(name) > LONGEST_NAME:
         raise InvalidModelName
     local = local_name(name, REMOTE_DETAILS)
     try:
         seen_name(call.caller, name, REMOTE_DETAILS)
         timeout = READING_A_FILE_SECONDS if verbose else USUAL_SECONDS
-        model = await call.ctx.bus.ask(DescribeModel(name=local, verbose=verbose), timeout=timeout)
+        return await call.ctx.bus.ask(DescribeModel(name=local, verbose=verbose), timeout=timeout)
     except ModelNotFound:
         raise ModelNotFound(f"model '{display_name(local)}' not found") from None
-    info = model.model_info
-    if call.headers.get("user-agent", "").startswith("GitHubCopilotChat/"):
-        info = {**info, "general.basename": name}
-    return JsonAnswer(_description(model, system or model.system, info))
 
 
 def _description(model: ModelDescription, system: str, info: dict[str, Any]) -> dict[str, Any]:

@@ -1,22 +1,38 @@
-"""OpenAI's dialect, as far as batches need it: files and batches; chat and the others are asked for by their lines."""
+"""OpenAI's dialect."""
 
 from starlette.routing import Route
 
 from libs.common.contracts.permissions import Permission
 from services.gateway.api.door import Body, Door, Handler
-from services.gateway.api.openai import batches, files, not_here
+from services.gateway.api.openai import batches, files, models, not_here
+from services.gateway.api.openai.chat import chat_completions
+from services.gateway.api.openai.completions import completions
+from services.gateway.api.openai.embeddings import embeddings
 from services.gateway.api.openai.errors import OPENAI
 from services.gateway.api.openai.rerank import rerank
 
 
-def _route(method: str, path: str, handler: Handler, body: Body = Body.NONE, *, downloads: bool = False) -> Route:
-    door = Door(handler, OPENAI, Permission.INFERENCE_RUN, body, downloads=downloads)
+def _route(
+    method: str,
+    path: str,
+    handler: Handler,
+    body: Body = Body.NONE,
+    permission: Permission = Permission.INFERENCE_RUN,
+    *,
+    downloads: bool = False,
+) -> Route:
+    door = Door(handler, OPENAI, permission, body, downloads=downloads)
     route = Route(path, door, methods=[method])
     route.methods = {method}
     return route
 
 
 routes = [
+    _route("POST", "/v1/chat/completions", chat_completions, Body.JSON),
+    _route("POST", "/v1/completions", completions, Body.JSON),
+    _route("POST", "/v1/embeddings", embeddings, Body.JSON),
+    _route("GET", "/v1/models", models.listed, permission=Permission.MODEL_READ),
+    _route("GET", "/v1/models/{name:path}", models.one, permission=Permission.MODEL_READ),
     _route("POST", "/v1/rerank", rerank, Body.JSON),
     *(_route("POST", path, not_here.refuse) for path in not_here.PATHS),
     _route("POST", "/v1/files", files.upload, Body.STREAM),

@@ -8,15 +8,13 @@ from libs.common.errors import InvalidRequest
 from services.gateway.api.door import Call
 from services.gateway.api.json_body import Fields
 from services.gateway.api.ollama.wire import JsonAnswer
+from services.gateway.api.openai import wire
 from services.gateway.api.openai.files import a_list, known_caller
 from services.gateway.api.openai.queries import read_id, read_limit, read_query
 from services.gateway.batches import batches
 from services.gateway.store.batches import STATES, Batch
 
 KNOWN: Final = {"input_file_id", "endpoint", "completion_window", "metadata"}
-MOST_METADATA: Final = 16
-LONGEST_NAME: Final = 64
-LONGEST_VALUE: Final = 512
 LISTED: Final = 20
 MOST_LISTED: Final = 100
 
@@ -32,19 +30,9 @@ async def create(call: Call) -> Response:
         input_file=read_id(body.text("input_file_id")),
         endpoint=body.text("endpoint"),
         window=body.text("completion_window"),
-        metadata=_metadata(body),
+        metadata=wire.read_metadata(body),
     )
     return JsonAnswer(shown(batch))
-
-
-def _metadata(body: Fields) -> dict[str, str]:
-    metadata = body.texts_by_key("metadata")
-    fits = all(len(name) <= LONGEST_NAME and len(value) <= LONGEST_VALUE for name, value in metadata.items())
-    if len(metadata) > MOST_METADATA or not fits or any("\0" in text for pair in metadata.items() for text in pair):
-        raise InvalidRequest(
-            f"metadata may have {MOST_METADATA} pairs, names of {LONGEST_NAME} and values of {LONGEST_VALUE} characters"
-        )
-    return metadata
 
 
 async def listed(call: Call) -> Response:

@@ -1,34 +1,34 @@
-"""POST /v1/chat/completions, as a batch asks for it: the answer as a whole."""
+"""POST /v1/chat/completions"""
 
 from typing import Any, Final
 
 from starlette.responses import Response
 
 from libs.common.contracts.inference import InferenceTask
-from libs.common.contracts.tokens import Frame, Logprob, StreamEnd, TopLogprob
 from libs.common.errors import InvalidRequest
-from services.gateway.api.answer import whole_answer
+from services.gateway.api.answer import whole_answers
 from services.gateway.api.door import Call
 from services.gateway.api.json_body import Fields
 from services.gateway.api.ollama.capabilities import check_model
 from services.gateway.api.ollama.images import check_images
-from services.gateway.api.ollama.options import resolve_options
 from services.gateway.api.ollama.request import MOST_TOP_LOGPROBS
-from services.gateway.api.ollama.tools import read_tools
-from services.gateway.api.ollama.wire import JsonAnswer
 from services.gateway.api.openai import wire
-from services.gateway.api.openai.messages import read_messages, shown_calls
+from services.gateway.api.openai.answers import Answer
+from services.gateway.api.openai.chat_answer import ChatChunks, whole_choices
+from services.gateway.api.openai.messages import read_messages, with_images
+from services.gateway.api.openai.tools import read_tool_use
+from services.gateway.api.sse import stream_events
+from services.gateway.image_fetch import is_url
+
+MOST_CHOICES: Final = 16
 
 HARMLESS: Final[dict[str, tuple[Any, ...]]] = {
-    "stream": (False,),
-    "n": (1,),
-    "logit_bias": ({},),
-    "tool_choice": ("auto", "none"),
-    "parallel_tool_calls": (True,),
+    "store": (False,),
     "modalities": (["text"],),
     "audio": (),
     "functions": ([],),
     "function_call": ("auto", "none"),
+    "moderation": (),
     "prediction": (),
     "web_search_options": (),
 }
@@ -37,60 +37,41 @@ HARMLESS: Final[dict[str, tuple[Any, ...]]] = {
 async def chat_completions(call: Call) -> Response:
     body = Fields(call.body, "ChatCompletionRequest")
     wire.refuse_what_is_not_here(body, HARMLESS)
-    messages, think, logprobs = read_messages(body), wire.read_effort(body), body.flag("logprobs", False)
+    stream, with_usage = wire.read_stream(body)
+    n, bias = wire.read_count(body, "n", MOST_CHOICES), wire.read_logit_bias(body)
+    messages, tools = read_messages(body, urls=call.ctx.settings.image_urls), read_tool_use(body)
+    think, output, (logprobs, top) = wire.read_effort(body), wire.read_response_format(body), _logprobs(body)
+    options = wire.read_options(body, num_predict=wire.read_longest(body, "max_completion_tokens", "max_tokens"))
     images = [image for message in messages for image in message.images]
-    await check_images(images)
-    tools = () if body.raw("tool_choice") == "none" else read_tools(body)
-    model = await wire.find_model(call, body.text("model"))
-    check_model(model, body.text("model"), "chat", thinking=bool(think), tools=bool(tools), images=bool(images))
-    longest = body.integer("max_completion_tokens") or body.integer("max_tokens")
+    await check_images([image for image in images if not is_url(image)])
+    name = body.text("model")
+    model = await wire.find_model(call, name)
+    check_model(model, name, "chat", thinking=bool(think), tools=bool(tools.offered), images=bool(images))
     task = InferenceTask(
         kind="chat",
-        messages=messages,
-        tools=tools,
-        format=wire.read_response_format(body),
+        messages=await with_images(call, messages),
+        tools=tools.offered,
+        tool_choice=tools.choice,
+        parallel_tool_calls=tools.parallel,
+        format=output,
         think=think,
         logprobs=logprobs,
-        top_logprobs=_top_logprobs(body) if logprobs else 0,
-        options=resolve_options(model, wire.read_options(body, num_predict=longest)),
+        top_logprobs=top,
+        options=wire.sampling(model, options, bias),
     )
-    frame, end = await whole_answer(call, model, task)
-    return JsonAnswer(_completion(body.text("model"), frame, end))
+    tasks = wire.choices(task, n)
+    if stream:
+        chunks = ChatChunks(Answer("chatcmpl", "chat.completion.chunk", name, n), with_usage=with_usage)
+        return await stream_events(call, model, tasks, chunks)
+    answers = await whole_answers(call, model, tasks)
+    return Answer("chatcmpl", "chat.completion", name, n).whole(answers, whole_choices(answers))
 
 
-def _top_logprobs(body: Fields) -> int:
-    count = body.integer("top_logprobs") or 0
+def _logprobs(body: Fields) -> tuple[bool, int]:
+    """(whether to tell them, how many alternatives)"""
+    wanted, count = body.flag("logprobs", False), body.integer("top_logprobs") or 0
     if not 0 <= count <= MOST_TOP_LOGPROBS:
-        raise InvalidRequest(f"top_logprobs must be between 0 and {MOST_TOP_LOGPROBS}")
-    return count
-
-
-def _completion(model: str, frame: Frame, end: StreamEnd) -> dict[str, Any]:
-    message: dict[str, Any] = {"role": "assistant", "content": frame.text}
-    if frame.thinking:
-        message["reasoning"] = frame.thinking
-    if frame.tool_calls:
-        message["tool_calls"] = shown_calls(frame.tool_calls)
-    choice = {
-        "index": 0,
-        "message": message,
-        "finish_reason": wire.finish_reason(end, calls=bool(frame.tool_calls)),
-        **({"logprobs": {"content": [_logprob(each) for each in frame.logprobs]}} if frame.logprobs else {}),
-    }
-    return {
-        "id": f"chatcmpl-{frame.request_id}",
-        "object": "chat.completion",
-        "created": wire.created(),
-        "model": model,
-        "system_fingerprint": wire.FINGERPRINT,
-        "choices": [choice],
-        "usage": wire.usage(end),
-    }
-
-
-def _logprob(entry: Logprob) -> dict[str, Any]:
-    return {**_token(entry), "top_logprobs": [_token(other) for other in entry.top]}
-
-
-def _token(entry: Logprob | TopLogprob) -> dict[str, Any]:
-    return {"token": entry.token, "logprob": entry.logprob, "bytes": list(entry.data)}
+        raise InvalidRequest(f"top_logprobs must be between 0 and {MOST_TOP_LOGPROBS}", param="top_logprobs")
+    if count and not wanted:
+        raise InvalidRequest("'top_logprobs' is only allowed when 'logprobs' is true", param="top_logprobs")
+    return wanted, count

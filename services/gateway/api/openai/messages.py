@@ -1,72 +1,125 @@
 """``messages`` of a chat, with all the forms that their content may have."""
 
-import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from libs.common.contracts.inference import ChatMessage, ToolCall, ToolFunction
 from libs.common.errors import InvalidRequest
-from services.gateway.api.json_body import Fields, decode, nodes_of
+from services.gateway.api.door import Call
+from services.gateway.api.json_body import MOST_OBJECTS, Fields, decode, nodes_of
 from services.gateway.api.ollama.chat import MOST_CALLS_AT_ONCE, bounded
+from services.gateway.image_fetch import fetch_images, is_url
+
+ROLES: Final = {
+    **{role: role for role in ("system", "user", "assistant", "tool")},
+    "developer": "system",
+    "function": "tool",
+}
 
 _IMAGE: Final = re.compile(r"data:(?:image/(?:jpeg|jpg|png|webp))?;base64,")
 
 
-def read_messages(body: Fields) -> tuple[ChatMessage, ...]:
-    """Raises ``InvalidRequest``."""
+def read_messages(body: Fields, *, urls: bool) -> tuple[ChatMessage, ...]:
+    """Images are base64 or, where ``urls`` are allowed, addresses. Raises ``InvalidRequest``."""
     given = body.objects("messages", "Message")
     if not given:
-        raise InvalidRequest("[] is too short - 'messages'")
+        raise InvalidRequest("[] is too short - 'messages'", param="messages")
+    _bound_parts(given)
     names: dict[str, str] = {}
-    return bounded(message for fields in given for message in _messages(fields, names))
+    return bounded(message for fields in given for message in _messages(fields, names, urls=urls))
 
 
-def _messages(fields: Fields, names: dict[str, str]) -> Iterator[ChatMessage]:
-    """One for each part of its content. ``names``: of the tools that were called, by the id of the call."""
+async def with_images(call: Call, messages: Sequence[ChatMessage]) -> tuple[ChatMessage, ...]:
+    """With what is behind the addresses of their images."""
+    urls = [image for message in messages for image in message.images if is_url(image)]
+    if not urls:
+        return tuple(messages)
+    with call.ctx.transfers.one_more(call.ctx.settings.transfers_per_caller):
+        fetched = await fetch_images(urls)
+    return tuple(
+        message.model_copy(update={"images": tuple(fetched.get(image, image) for image in message.images)})
+        for message in messages
+    )
+
+
+def _bound_parts(messages: Sequence[Fields]) -> None:
+    contents = [message.raw("content") for message in messages]
+    if sum(len(content) for content in contents if isinstance(content, list)) > MOST_OBJECTS:
+        raise InvalidRequest(f"messages must not have more than {MOST_OBJECTS} parts", param="messages")
+
+
+def _messages(fields: Fields, names: dict[str, str], *, urls: bool) -> Iterator[ChatMessage]:
+    """Several, where images stand between texts. ``names``: of the tools that were called, by the id of the call."""
+    role = fields.text("role")
+    if role not in ROLES:
+        raise InvalidRequest(f"role must be one of {', '.join(ROLES)}, not {role[:50]!r}", param="messages")
+    for name in ("function_call", "audio"):
+        if fields.raw(name):
+            raise InvalidRequest(f"'{name}' of a message is not supported here", param="messages")
     calls = _calls(fields)
     names.update((call.id, call.function.name) for call in calls)
-    call_id = fields.text("tool_call_id")
-    common: dict[str, Any] = {
-        "role": fields.text("role"),
-        "tool_call_id": call_id,
-        "tool_name": fields.text("name") or names.get(call_id, ""),
-    }
-    *before, last = [*_parts(fields, empty_is_fine=bool(calls))]
+    common: dict[str, Any] = {"role": ROLES[role]}
+    if common["role"] == "tool":
+        call_id = fields.text("tool_call_id")
+        common |= {"tool_call_id": call_id, "tool_name": fields.text("name") or names.get(call_id, "")}
+    *before, last = _contents(fields, empty_is_fine=bool(calls), urls=urls)
     for part in before:
         yield ChatMessage(**common, **part)
-    yield ChatMessage(**common, **last, tool_calls=calls, thinking=fields.text("reasoning"))
+    thinking = fields.text("reasoning") or fields.text("reasoning_content")
+    yield ChatMessage(**common, **last, tool_calls=calls, thinking=thinking)
 
 
-def _parts(fields: Fields, *, empty_is_fine: bool) -> Iterator[dict[str, Any]]:
-    content = fields.raw("content")
+def _contents(fields: Fields, *, empty_is_fine: bool, urls: bool) -> list[dict[str, Any]]:
+    """Of one message or several: models see the images of a message before its text."""
+    content = fields.raw("content") or fields.raw("refusal")
     if isinstance(content, str):
-        yield {"content": content}
-    elif isinstance(content, list) and content:
-        for part in fields.objects("content", "ContentPart"):
-            yield _part(part)
-    elif empty_is_fine and not content:
-        yield {}
-    else:
-        raise InvalidRequest("invalid message content type: expected text or a list of parts")
+        return [{"content": content}]
+    if isinstance(content, list) and content:
+        return grouped([_part(part, urls=urls) for part in fields.objects("content", "ContentPart")])
+    if fields.raw("content") == "" or (empty_is_fine and not content):
+        return [{}]
+    raise InvalidRequest("invalid message content type: expected text or a list of parts", param="messages")
 
 
-def _part(part: Fields) -> dict[str, Any]:
+def grouped(parts: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+    """``parts``: (image, text), one of them empty."""
+    groups: list[tuple[list[str], list[str]]] = [([], [])]
+    for image, text in parts:
+        if image and groups[-1][1]:
+            groups.append(([], []))
+        images, texts = groups[-1]
+        if image:
+            images.append(image)
+        else:
+            texts.append(text)
+    return [{"images": tuple(images), "content": "\n".join(texts)} for images, texts in groups]
+
+
+def _part(part: Fields, *, urls: bool) -> tuple[str, str]:
+    """(image, text)"""
     match part.text("type"):
-        case "text":
-            return {"content": part.text("text")}
+        case "text" | "refusal" as kind:
+            return "", part.text(kind)
         case "image_url":
             url = part.raw("image_url")
-            return {"images": (_image(url if isinstance(url, str) else part.object("image_url", "Image").text("url")),)}
+            return read_image(
+                url if isinstance(url, str) else part.object("image_url", "Image").text("url"), urls=urls
+            ), ""
         case other:
-            raise InvalidRequest(f"content of type {other[:50]!r} is not supported here")
+            raise InvalidRequest(f"content of type {other[:50]!r} is not supported here", param="messages")
 
 
-def _image(url: str) -> str:
-    if url.startswith(("http://", "https://")):
-        raise InvalidRequest("image URLs are not currently supported, please use base64 encoded data instead")
-    if (match := _IMAGE.match(url)) is None:
-        raise InvalidRequest("invalid image input")
+def read_image(url: str, *, urls: bool) -> str:
+    """Its base64, or its address where ``urls`` are allowed. Raises ``InvalidRequest``."""
+    if is_url(url):
+        if not urls:
+            raise InvalidRequest(
+                "image URLs are not currently supported, please use base64 encoded data instead", param="messages"
+            )
+        return url
+    if (match := _IMAGE.match(url)) is None or match.end() == len(url):
+        raise InvalidRequest("invalid image input", param="messages")
     return url[match.end() :]
 
 
@@ -81,23 +134,7 @@ def _call(fields: Fields) -> ToolCall:
     except (InvalidRequest, UnicodeEncodeError):
         arguments = None
     if not isinstance(arguments, dict):
-        raise InvalidRequest("invalid tool call arguments")
+        raise InvalidRequest("invalid tool call arguments", param="messages")
     for _node in nodes_of(arguments, "tool call arguments"):
         pass  # as deep as it goes, that is no deeper than we can follow
     return ToolCall(id=fields.text("id"), function=ToolFunction(name=function.text("name"), arguments=arguments))
-
-
-def shown_calls(calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """As an answer has them: the arguments are text."""
-    return [
-        {
-            "id": call.get("id", ""),
-            "index": index,
-            "type": "function",
-            "function": {
-                "name": call["function"]["name"],
-                "arguments": json.dumps(call["function"].get("arguments") or {}, ensure_ascii=False),
-            },
-        }
-        for index, call in enumerate(calls)
-    ]
