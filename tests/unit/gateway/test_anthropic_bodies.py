@@ -18,6 +18,7 @@ from libs.common.errors import (
     RateLimited,
     ServiceError,
     Unavailable,
+    UnsupportedByModel,
 )
 from tests.fixtures.gateway import END, Gateway, ScriptedStream, a_gateway
 
@@ -253,7 +254,7 @@ async def test_structured_output(gateway: Gateway, http: httpx.AsyncClient, wher
 
 
 async def test_hints_change_nothing(gateway: Gateway, http: httpx.AsyncClient) -> None:
-    hints = {
+    hints: dict[str, Any] = {
         "metadata": {"user_id": "u"},
         "service_tier": "auto",
         "cache_control": {"type": "ephemeral"},
@@ -350,7 +351,7 @@ async def test_tokens_are_counted_without_an_answer(gateway: Gateway, http: http
 
 
 async def test_tokens_of_what_cannot_be_rendered_are_estimated(gateway: Gateway, http: httpx.AsyncClient) -> None:
-    gateway.play = lambda _: ScriptedStream().say(end=StreamEnd())
+    gateway.play = lambda _: ScriptedStream().fail(UnsupportedByModel())
     response = await http.post("/v1/messages/count_tokens", json=a_body("x" * 400))
     assert response.json() == {"input_tokens": 100}
 

@@ -2,6 +2,7 @@
 
 from starlette.responses import Response
 
+from libs.common.errors import UnsupportedByModel
 from services.gateway.api.answer import whole_answer
 from services.gateway.api.anthropic import shown
 from services.gateway.api.anthropic.events import Events
@@ -21,8 +22,12 @@ async def create(call: Call) -> Response:
 
 
 async def count_tokens(call: Call) -> Response:
-    """The prompt is rendered where the model is. Where only an upstream can do that, it is an estimate."""
+    """The prompt is rendered where the model is. How long an upstream makes it, nobody can know: that is estimated."""
     asked = await read_request(call, to_be_answered=False)
     rendered = asked.task.model_copy(update={"debug_render_only": True})
-    _, end = await whole_answer(call, asked.model, rendered)
-    return JsonAnswer({"input_tokens": end.prompt_length or estimate(asked.task, asked.model).prompt})
+    try:
+        _, end = await whole_answer(call, asked.model, rendered)
+        length = end.prompt_length
+    except UnsupportedByModel:
+        length = estimate(asked.task, asked.model).prompt
+    return JsonAnswer({"input_tokens": length})
