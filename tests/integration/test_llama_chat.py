@@ -66,6 +66,18 @@ WEATHER: dict[str, Any] = {
     "function": {"name": "weather", "parameters": {"type": "object", "properties": PROPERTIES, "required": ["city"]}},
 }
 CALLED = {"index": 0, "name": "weather", "arguments": {"city": "Paris", "days": 2}}
+CLOCK: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": "clock",
+        "parameters": {
+            "$defs": {"Zone": {"enum": ["UTC"]}},
+            "properties": {"zone": {"$ref": "#/$defs/Zone"}, "when": {"type": "string", "enum": ["now"]}},
+            "required": ["zone", "when"],
+        },
+    },
+}
+TOLD_THE_TIME = {"index": 0, "name": "clock", "arguments": {"zone": "UTC", "when": "now"}}
 JINJA_MODEL = a_model(name="scripted", engine="llama_cpp", capabilities=("completion", "tools", "thinking"))
 GO_MODEL = JINJA_MODEL.model_copy(update={"template": GO})
 BOTH = pytest.mark.parametrize("model", [JINJA_MODEL, GO_MODEL], ids=["jinja", "go"])
@@ -156,6 +168,52 @@ class TestTools:
         answer = await ask(scripted, chat(tools=[WEATHER], num_predict=15), model)
         assert (answer.calls, answer.finish.done_reason) == ([], "length")
 
+    @pytest.mark.parametrize("think", [None, False])
+    async def test_a_call_that_must_come(self, scripted: LoadedEngine, think: Any) -> None:
+        must = {"tools": [CLOCK], "tool_choice": "required", "num_predict": 100, "think": think}
+        answer = await ask(scripted, chat(parallel_tool_calls=False, **must), GO_MODEL)
+        assert [call["function"] for call in answer.calls] == [TOLD_THE_TIME]
+        assert (answer.text, answer.finish.done_reason) == ("", "stop")
+        assert answer.thinking == ("" if think is False else "let me see")
+        assert 20 < answer.finish.completion_tokens < 100
+        freely_after_it = await ask(scripted, chat(**must), GO_MODEL)
+        assert freely_after_it.calls[0] == answer.calls[0]
+        assert freely_after_it.text == ""
+
+    async def test_the_server_is_told_that_a_call_must_come(self, scripted: LoadedEngine) -> None:
+        task = chat(tools=[WEATHER], tool_choice="required", parallel_tool_calls=False, num_predict=40)
+        answer = await ask(scripted, task, JINJA_MODEL)
+        assert [call["function"] for call in answer.calls] == [CALLED]
+        assert answer.finish.done_reason == "stop"
+        without = chat(tool_choice="required", num_predict=9)
+        assert (await ask(scripted, without, JINJA_MODEL)).text == "So ..."
+
+    @pytest.mark.parametrize("room", [3, 12])
+    async def test_without_room_for_the_call_that_must_come(self, scripted: LoadedEngine, room: int) -> None:
+        task = chat(tools=[CLOCK], tool_choice="required", num_predict=room)
+        finish = (await ask(scripted, task, GO_MODEL)).finish
+        assert (finish.done_reason, finish.completion_tokens) == ("length", room)
+
+    async def test_a_call_that_must_come_after_a_full_context(self, scripted: LoadedEngine) -> None:
+        task = chat("x" * 255, tools=[CLOCK], tool_choice="required", parallel_tool_calls=False, num_predict=200)
+        [call] = (await ask(scripted, task, GO_MODEL)).calls
+        assert call["function"] == TOLD_THE_TIME
+
+    @BOTH
+    async def test_one_call_at_a_time(self, engines: Engines, tmp_path: Path, model: ModelRef) -> None:
+        rome, oslo = (f'{{"name": "weather", "arguments": {{"city": "{city}"}}}}' for city in ("Rome", "Oslo"))
+        script = ["<tool_call>\n", rome, "\n</tool_call>", "\n<tool_call>\n", oslo, "\n</tool_call>\n"]
+        path = write_scripted_gguf(tmp_path / "calls.gguf", script, template=JINJA)
+        loaded = await load(engines, "llama_cpp", "calls", path)
+        model = model.model_copy(update={"capabilities": ("completion", "tools")})
+        every = await ask(loaded, chat(tools=[WEATHER], parallel_tool_calls=True, num_predict=40), model)
+        one = await ask(loaded, chat(tools=[WEATHER], parallel_tool_calls=False, num_predict=40), model)
+        assert [call["function"]["arguments"]["city"] for call in one.calls] == ["Rome"]
+        assert one.calls == every.calls[:1]
+        assert one.finish.done_reason == "stop"
+        assert one.finish.completion_tokens > 1
+        await loaded.close()
+
     @BOTH
     async def test_tools_calls_and_results_are_in_the_prompt(self, scripted: LoadedEngine, model: ModelRef) -> None:
         call = ToolCall(function=ToolFunction(name="weather", arguments={"city": "Rome"}))
@@ -178,12 +236,15 @@ class TestTools:
         tools = (await ask(scripted, task.model_copy(update={"tools": (WEATHER,)}), model)).finish
         assert "turn0" not in (tools.rendered or "")
         assert "turn3" in (tools.rendered or "")
-        assert tools.prompt_tokens < 512
+        assert (tools.prompt_tokens, alone.prompt_tokens) == (0, 0)
+        assert 0 < tools.prompt_length < 512
 
     async def test_a_schema_that_is_none(self, scripted: LoadedEngine) -> None:
         wrong = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": 3}}}
         with pytest.raises(InvalidRequest):
             await ask(scripted, chat(tools=[wrong]), JINJA_MODEL)
+        with pytest.raises(InvalidRequest, match="invalid tools"):
+            await ask(scripted, chat(tools=[wrong], tool_choice="required", think=False), GO_MODEL)
 
 
 class TestTemplates:
