@@ -131,6 +131,48 @@ async def test_calls_every_tool_it_is_offered() -> None:
     assert again == pieces
 
 
+async def test_calls_as_often_and_as_surely_as_it_must() -> None:
+    model, tools = await echo("echo-tools"), (a_tool("weather"), a_tool("time"))
+    pieces, _ = await run(model, a_task(tools=tools, parallel_tool_calls=False))
+    assert [call["function"]["name"] for piece in pieces for call in piece.tool_calls] == ["weather"]
+    answered = (*a_task().messages, ChatMessage(role="tool", content="sun"))
+    pieces, _ = await run(model, a_task(tools=tools, messages=answered, tool_choice="required"))
+    assert len([call for piece in pieces for call in piece.tool_calls]) == 2
+
+
+async def test_leaves_out_what_is_biased_against() -> None:
+    bias = SamplingOptions(num_predict=4, logit_bias=((0, -100), (2, -100), (3, -99)))
+    model, task = await echo(), a_task().model_copy(update={"options": bias})
+    pieces, _ = await run(model, task)
+    assert [(piece.text, piece.token_ids) for piece in pieces] == [
+        ("w1", (1,)), (" w3", (3,)), (" w4", (4,)), (" w5", (5,))
+    ]  # fmt: skip
+    assert (await run(model, task, (1, 3)))[0] == pieces[2:]
+    as_json, _ = await run(model, task.model_copy(update={"format": "json"}))
+    assert "".join(piece.text for piece in as_json) == '{"w1": 1, "w3": 3, "w4": 4, "w5": 5}'
+    asked = task.model_copy(update={"kind": "generate", "prompt": "a", "messages": ()})
+    assert (await run(model, asked))[1].context == (1, 3, 4, 5)
+
+
+async def test_reads_words_as_tokens() -> None:
+    model = await echo()
+    ids = await model.tokenize("w0 w12  w012\nhello w2147483648", special=True)
+    assert ids[:2] == [0, 12]
+    assert ids == await model.tokenize("w0 w12 w012 hello w2147483648", special=False)
+    assert len(set(ids)) == 5
+    assert all(0 <= number < 2**31 for number in ids)
+    assert await model.detokenize([3, 1]) == "w3 w1"
+    with pytest.raises(InvalidRequest):
+        await model.detokenize([2**31])
+
+
+async def test_ranks_by_the_words_they_share() -> None:
+    task = InferenceTask(kind="rerank", prompt="red green", inputs=("green leaf", "green red", "", "blue"))
+    ranks = await (await echo()).rerank(task)
+    assert (ranks.scores, ranks.prompt_tokens) == ([0.5, 1.0, 0.0, 0.0], 7)
+    assert (await (await echo()).rerank(task.model_copy(update={"prompt": ""}))).scores == [0.0] * 4
+
+
 @pytest.mark.parametrize("name", ["echo", "echo-tools"])
 async def test_answers_in_words_once_it_has_a_result(name: str) -> None:
     messages = (*a_task().messages, ChatMessage(role="tool", content="sun"))
@@ -148,7 +190,8 @@ async def test_every_token_has_a_logprob() -> None:
 
 async def test_renders_only() -> None:
     pieces, finish = await run(await echo(), a_task(debug_render_only=True))
-    assert (pieces, finish.rendered, finish.completion_tokens) == ([], "user: a b c\n", 0)
+    assert (pieces, finish.rendered) == ([], "user: a b c\n")
+    assert (finish.prompt_length, finish.prompt_tokens, finish.completion_tokens) == (3, 0, 0)
 
 
 async def test_takes_images_only_if_its_name_says_so() -> None:

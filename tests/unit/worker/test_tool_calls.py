@@ -55,6 +55,21 @@ def test_the_order_of_arguments_is_kept() -> None:
     assert list(arguments) == ["z", "a"]
 
 
+@pytest.mark.parametrize(
+    ("tag", "unseen", "text"),
+    [
+        ("<tool_call>", "<tool_call>", f"\n{CALL}\n</tool_call>\n<tool_call>{OTHER}"),
+        ("[", "[", f"{CALL}, {OTHER}]"),
+        ("{", "", f"{CALL}\n{OTHER}"),
+    ],
+)
+def test_a_call_that_is_expected_needs_no_tag(tag: str, unseen: str, text: str) -> None:
+    splitter = ToolCallSplitter(tag, OFFERED, CallNumbering("r"))
+    assert splitter.expect() == unseen
+    names = [call["function"]["name"] for letter in text for call in splitter.add(letter)[1]]
+    assert (names, splitter.found, splitter.finish()) == (["weather", "time"], True, "")
+
+
 def test_a_call_without_end_is_content() -> None:
     text = '<tool_call>{"' + "x" * LONGEST_CALL
     assert found(text, "more") == (text + "more", [])
@@ -86,6 +101,13 @@ def test_fragments_become_whole_calls() -> None:
     assert first["function"] == {"index": 0, "name": "f", "arguments": {"a": 1}}
     assert second["function"] == {"index": 1, "name": "g", "arguments": {}}
     assert calls.finish() == ()
+
+
+def test_all_but_the_first_call_are_dropped_if_only_one_is_wanted() -> None:
+    calls = StreamedCalls(CallNumbering("r"), only_one=True)
+    [first] = calls.add([a_fragment(0, "{}", "f"), a_fragment(1, "{}", "g")])
+    assert first["function"]["name"] == "f"
+    assert calls.add([a_fragment(2, "{}", "h")]) == calls.finish() == ()
 
 
 def test_a_number_longer_than_64_bits_is_rounded() -> None:
