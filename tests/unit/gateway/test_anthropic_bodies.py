@@ -20,6 +20,7 @@ from libs.common.errors import (
     Unavailable,
     UnsupportedByModel,
 )
+from services.gateway.api.openai import messages as openai_messages
 from tests.fixtures.gateway import END, Gateway, ScriptedStream, a_gateway
 
 IMAGE = base64.b64encode(b"an image").decode()
@@ -206,6 +207,7 @@ async def test_tools_are_told_in_the_shape_of_all_dialects(gateway: Gateway, htt
     assert weather["type"] == "function"
     assert weather["function"]["name"] == "weather"
     assert weather["function"]["parameters"] == WEATHER["input_schema"]
+    assert weather["function"]["description"] == "tells it"
     assert time["function"]["name"] == "time"
 
 
@@ -283,7 +285,12 @@ def a_tool(**changed: Any) -> dict[str, Any]:
         ({"messages": [{"role": "user"}]}, "content must be a text or a list of blocks"),
         (a_body([{"type": "document", "source": {}}]), "'document' is not supported"),
         (a_body([{"type": "image", "source": {"type": "file", "file_id": "f"}}]), "'file' is not supported"),
-        (a_body([{"type": "image", "source": {"type": "url", "url": "ftp://x"}}]), "must begin with http"),
+        (a_body([{"type": "image", "source": {"type": "url", "url": "ftp://x"}}]), "invalid image"),
+        (a_body([{"type": "image", "source": {"type": "url", "url": "https://x/y"}}]), "image URLs are not"),
+        (
+            a_body([{"type": "image", "source": {"type": "base64", "data": "https://x/y"}}], model="tools"),
+            "invalid image",
+        ),
         (a_body([{**AN_IMAGE, "source": {"type": "base64", "data": "!"}}], model="tools"), "illegal base64"),
         (a_body([AN_IMAGE]), "image input"),
         (a_body([{"type": "text", "text": "a"}] * 10_001), "more than 10000"),
@@ -296,11 +303,11 @@ def a_tool(**changed: Any) -> dict[str, Any]:
         ({"top_p": True}, "top_p must be a number from 0 to 1"),
         ({"tools": [WEATHER]}, "does not support tools"),
         (a_tool(type="web_search_20250305"), "'web_search_20250305' are not available"),
-        (a_tool(name=""), "needs a name"),
+        (a_tool(name=""), "must have a name"),
         (a_tool(input_schema=None), "input_schema"),
-        ({**a_tool(), "tool_choice": {"type": "tool", "name": "other"}}, "tool_choice names no tool"),
+        ({**a_tool(), "tool_choice": {"type": "tool", "name": "other"}}, "names 'other', which is not among the tools"),
         ({**a_tool(), "tool_choice": {"type": "some"}}, "tool_choice.type must be"),
-        ({"tool_choice": {"type": "any"}}, "tool_choice names no tool"),
+        ({"tool_choice": {"type": "any"}}, "needs tools to choose from"),
         ({"thinking": {"type": "between_tools"}}, "thinking.type must be"),
         ({"output_config": {"effort": "huge"}}, "output_config.effort must be"),
         ({"output_config": {"format": {"type": "xml"}}}, "format.type must be json_schema"),
@@ -358,3 +365,14 @@ async def test_tokens_of_what_cannot_be_rendered_are_estimated(gateway: Gateway,
 
 async def test_counting_refuses_what_a_message_would_be_refused_for(http: httpx.AsyncClient) -> None:
     assert "messages is required" in await refusal(http, a_body(), "/v1/messages/count_tokens")
+
+
+async def test_an_image_may_be_named_by_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fetched(urls: list[str]) -> dict[str, str]:
+        return dict.fromkeys(urls, IMAGE)
+
+    monkeypatch.setattr(openai_messages, "fetch_images", fetched)
+    image = {"type": "image", "source": {"type": "url", "url": "https://pictures.example/a.png"}}
+    async with a_gateway(image_urls=True) as gateway, gateway.client() as http:
+        task = await task_of(gateway, http, a_body([AN_IMAGE, image], model="tools"))
+    assert task.messages[0].images == (IMAGE, IMAGE)

@@ -8,7 +8,7 @@ from libs.common.contracts.inference import ChatMessage, ToolCall, ToolFunction
 from libs.common.errors import InvalidRequest
 from services.gateway.api.json_body import MOST_OBJECTS, Fields
 from services.gateway.api.ollama.chat import bounded
-from services.gateway.image_fetch import is_url
+from services.gateway.api.openai.messages import read_image
 
 BETWEEN_BLOCKS: Final = "\n\n"
 """In a text made of several. The model's own are put together as they were: citations cut them anywhere."""
@@ -17,12 +17,15 @@ _UNREADABLE: Final = ("document", "search_result", "container_upload")
 """Of other kinds that are not known here the model needs to see nothing: they are passed over."""
 
 
-def read_messages(body: Fields) -> tuple[ChatMessage, ...]:
-    """The system prompt is the first. Images are base64 or a URL. Raises ``InvalidRequest``."""
+def read_messages(body: Fields, *, urls: bool) -> tuple[ChatMessage, ...]:
+    """The system prompt is the first. Images are base64 or, where ``urls`` are allowed, addresses.
+
+    Raises ``InvalidRequest``.
+    """
     given = body.objects("messages", "MessageParam")
     if not given:
         raise InvalidRequest("messages is required", param="messages")
-    conversation = _Conversation()
+    conversation = _Conversation(urls)
     return bounded([*_system(conversation, body), *conversation.messages(given)])
 
 
@@ -34,7 +37,8 @@ def _system(conversation: "_Conversation", body: Fields) -> Iterator[ChatMessage
 class _Conversation:
     """What was read so far: the names of called tools by the ids of their calls, and how many blocks there were."""
 
-    def __init__(self) -> None:
+    def __init__(self, urls: bool) -> None:
+        self._urls = urls
         self._tool_names: dict[str, str] = {}
         self._block_count = 0
 
@@ -79,7 +83,7 @@ class _Conversation:
                 case "text":
                     texts.append(block.text("text"))
                 case "image":
-                    images.append(_image(block))
+                    images.append(self._image(block))
                 case "tool_result":
                     results.append(self._result(block, images))
                 case kind:
@@ -96,7 +100,7 @@ class _Conversation:
                 case "text":
                     texts.append(block.text("text"))
                 case "image":
-                    images.append(_image(block))
+                    images.append(self._image(block))
                 case kind:
                     _pass_over(kind)
         text = BETWEEN_BLOCKS.join(texts)
@@ -126,6 +130,16 @@ class _Conversation:
             role="assistant", content="".join(texts), thinking=BETWEEN_BLOCKS.join(thoughts), tool_calls=tuple(calls)
         )
 
+    def _image(self, block: Fields) -> str:
+        source = block.object("source", "ImageSource")
+        match source.text("type"):
+            case "base64":
+                return source.text("data")
+            case "url":
+                return read_image(source.text("url"), urls=self._urls)
+            case other:
+                raise InvalidRequest(f"an image source of type {other[:50]!r} is not supported here", param="messages")
+
     def _call(self, block: Fields) -> ToolCall:
         call_id, name = block.text("id"), block.text("name")
         if not call_id or not name:
@@ -140,23 +154,6 @@ def _texts(blocks: Iterable[Fields]) -> Iterator[str]:
             yield block.text("text")
         else:
             _pass_over(block.text("type"))
-
-
-def _image(block: Fields) -> str:
-    source = block.object("source", "ImageSource")
-    match source.text("type"):
-        case "base64":
-            return source.text("data")
-        case "url":
-            return _address(source.text("url"))
-        case other:
-            raise InvalidRequest(f"an image source of type {other[:50]!r} is not supported here", param="messages")
-
-
-def _address(url: str) -> str:
-    if not is_url(url):
-        raise InvalidRequest("the URL of an image must begin with http:// or https://", param="messages")
-    return url
 
 
 def _pass_over(kind: str) -> None:

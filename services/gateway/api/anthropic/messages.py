@@ -8,7 +8,7 @@ from services.gateway.api.anthropic import shown
 from services.gateway.api.anthropic.events import Events
 from services.gateway.api.anthropic.request import read_request
 from services.gateway.api.door import Call
-from services.gateway.api.ollama.wire import JsonAnswer
+from services.gateway.api.openai.wire import json_answer
 from services.gateway.api.sse import stream_events
 from services.gateway.estimate import estimate
 
@@ -18,7 +18,7 @@ async def create(call: Call) -> Response:
     if asked.stream:
         return await stream_events(call, asked.model, [asked.task], Events(asked))
     frame, end = await whole_answer(call, asked.model, asked.task)
-    return JsonAnswer(shown.message(asked, frame, end))
+    return json_answer(shown.message(asked, frame, end))
 
 
 async def count_tokens(call: Call) -> Response:
@@ -30,4 +30,4 @@ async def count_tokens(call: Call) -> Response:
         length = end.prompt_length
     except UnsupportedByModel:
         length = estimate(asked.task, asked.model).prompt
-    return JsonAnswer({"input_tokens": length})
+    return json_answer({"input_tokens": length})

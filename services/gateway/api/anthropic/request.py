@@ -14,6 +14,8 @@ from services.gateway.api.ollama.images import check_images
 from services.gateway.api.ollama.options import resolve_options
 from services.gateway.api.ollama.output_format import read_format
 from services.gateway.api.ollama.request import find_model
+from services.gateway.api.openai.messages import with_images
+from services.gateway.image_fetch import is_url
 
 _EFFORTS: Final[dict[str, Think]] = {"low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "max"}
 _NOT_HERE: Final = ("container", "mcp_servers")
@@ -40,17 +42,19 @@ async def read_request(call: Call, *, to_be_answered: bool = True) -> Asked:
         raise InvalidRequest("model is required", param="model")
     longest = _max_tokens(body) if to_be_answered else None
     _refuse_what_is_not_here(body)
-    messages = read_messages(body)
+    messages = read_messages(body, urls=call.ctx.settings.image_urls)
     images = [image for message in messages for image in message.images]
-    await check_images(images)
+    await check_images([image for image in images if not is_url(image)])
     tools, think, output = read_tools(body), _read_think(body), _read_format(body)
     stops, stream = body.texts("stop_sequences"), body.flag("stream", False)
     model = await find_model(call, name)
-    check_model(model, name, "chat", tools=bool(tools.get("tools")), images=bool(images))
+    check_model(model, name, "chat", tools=bool(tools.offered), images=bool(images))
     task = InferenceTask(
         kind="chat",
-        messages=messages,
-        **tools,
+        messages=await with_images(call, messages),
+        tools=tools.offered,
+        tool_choice=tools.choice,
+        parallel_tool_calls=tools.parallel,
         format=output,
         think=think if "thinking" in model.capabilities else None,
         options=resolve_options(model, _read_options(body, longest, stops)),

@@ -1,48 +1,46 @@
-"""``tools`` and ``tool_choice``."""
+"""``tools`` and ``tool_choice``, which say in other words what OpenAI's do."""
 
 from typing import Any, Final
 
 from libs.common.errors import InvalidRequest
 from services.gateway.api.json_body import Fields
-from services.gateway.api.ollama import tools
+from services.gateway.api.openai.tools import ToolUse, read_tool_use
 
 _OF_THE_CALLER: Final = ("", "custom")
 
 
-def read_tools(body: Fields) -> dict[str, Any]:
-    """What a task says of tools. Raises ``InvalidRequest``."""
-    choice, offered = body.object("tool_choice", "ToolChoice"), _offered(body)
-    one_at_a_time = choice.flag("disable_parallel_tool_use", False)
+def read_tools(body: Fields) -> ToolUse:
+    """Raises ``InvalidRequest``."""
+    choice = body.object("tool_choice", "ToolChoice")
+    in_openais_words = {
+        "tools": [_tool(tool) for tool in body.objects("tools", "ToolParam")],
+        "tool_choice": _choice(choice),
+        "parallel_tool_calls": not choice.flag("disable_parallel_tool_use", False),
+    }
+    return read_tool_use(Fields(in_openais_words, "MessagesRequest"))
+
+
+def _choice(choice: Fields) -> Any:
     match choice.text("type"):
-        case "none":
-            return {}
         case "" | "auto":
-            return {"tools": offered, "parallel_tool_calls": not one_at_a_time}
+            return "auto"
+        case "none":
+            return "none"
         case "any":
-            wanted = offered
+            return "required"
         case "tool":
-            name = choice.text("name")
-            wanted = tuple(tool for tool in offered if tool["function"]["name"] == name)
+            return {"type": "function", "function": {"name": choice.text("name")}}
         case other:
             raise InvalidRequest(
                 f"tool_choice.type must be auto, any, tool or none, not {other[:50]!r}", param="tool_choice"
             )
-    if not wanted:
-        raise InvalidRequest("tool_choice names no tool of the request", param="tool_choice")
-    return {"tools": wanted, "tool_choice": "required", "parallel_tool_calls": not one_at_a_time}
 
 
-def _offered(body: Fields) -> tuple[dict[str, Any], ...]:
-    given = [_as_function(tool) for tool in body.objects("tools", "ToolParam")]
-    return tools.read_tools(Fields({"tools": given}, "MessagesRequest"))
-
-
-def _as_function(tool: Fields) -> dict[str, Any]:
-    """In the shape of Ollama and OpenAI."""
-    kind, name = tool.text("type"), tool.text("name")
+def _tool(tool: Fields) -> dict[str, Any]:
+    kind, schema = tool.text("type"), tool.raw("input_schema")
     if kind not in _OF_THE_CALLER:
         raise InvalidRequest(f"tools of type {kind[:50]!r} are not available here, only custom ones", param="tools")
-    if not name or tool.raw("input_schema") is None:
-        raise InvalidRequest("a tool needs a name and an input_schema", param="tools")
-    description, schema = tool.text("description"), tool.mapping("input_schema")
-    return {"type": "function", "function": {"name": name, "description": description, "parameters": schema}}
+    if schema is None:
+        raise InvalidRequest("a tool must have an input_schema", param="tools")
+    function = {"name": tool.text("name"), "description": tool.text("description"), "parameters": schema}
+    return {"type": "function", "function": {**function, "strict": tool.flag("strict", False)}}
