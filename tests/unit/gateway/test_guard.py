@@ -9,6 +9,11 @@ from tests.fixtures.gateway import a_gateway
 CONTRACT_HEADERS = """
     Authorization Content-Type User-Agent Accept X-Requested-With OpenAI-Beta X-Stainless-Lang X-Stainless-OS
     X-Stainless-Arch X-Stainless-Retry-Count X-Api-Key Anthropic-Version Anthropic-Beta X-Request-Id If-Match
+    Anthropic-Dangerous-Direct-Browser-Access Content-Encoding OpenAI-Organization OpenAI-Project
+"""
+EXPOSED = """
+    X-Request-Id Request-Id Retry-After Retry-After-Ms RateLimit-Remaining X-RateLimit-Remaining-Requests
+    X-RateLimit-Reset-Tokens Anthropic-RateLimit-Tokens-Limit Anthropic-RateLimit-Requests-Reset OpenAI-Processing-Ms
 """
 LOCAL_HOSTS = """
     localhost LOCALHOST:11434 127.0.0.1:11434 [::1]:11434 ::1 0.0.0.0 192.168.1.5:80 10.0.0.1
@@ -74,6 +79,11 @@ async def test_preflight() -> None:
     assert response.headers["access-control-max-age"] == "43200"
     assert "POST" in response.headers["access-control-allow-methods"]
     assert set(CONTRACT_HEADERS.split()) <= set(response.headers["access-control-allow-headers"].split(","))
+
+
+async def test_scripts_of_browsers_may_read_what_sdks_read() -> None:
+    response = await get({}, Origin="http://localhost:3000")
+    assert set(EXPOSED.split()) <= set(response.headers["access-control-expose-headers"].split(","))
 
 
 async def test_a_client_may_name_its_request_in_words_that_do_no_harm() -> None:
