@@ -21,7 +21,7 @@ from libs.common.token_log.follower import Following
 from libs.common.token_log.store import Card, card_key, task_key
 from services.gateway.estimate import estimate, prefix_hashes
 from services.gateway.limits import Allowance, LimitReached
-from services.gateway.transcripts import Transcript
+from services.gateway.transcripts import Transcript, is_exchange
 
 if TYPE_CHECKING:
     from services.gateway.context import Context
@@ -205,7 +205,7 @@ async def start(
         # Counted or not, we cannot know: its client went away, or Redis did not answer in time.
         ctx.tasks.start(ctx.limits.give_back(request_id), "give back what may have been counted")
         raise
-    transcript = Transcript(request, task) if identity.stores_prompts and task.kind != "load" else None
+    transcript = Transcript(request, task) if identity.stores_prompts and is_exchange(task) else None
     stream = InferenceStream(
         ctx, request, ctx.follower.follow(request_id, deadline), transcript=transcript, allowance=allowance
     )

@@ -22,6 +22,11 @@ LONGEST_ANSWER: Final = 32_000
 """In characters, of text and of thinking each: with UTF-8 and JSON's escapes the broker's messages stay small."""
 
 
+def is_exchange(task: InferenceTask) -> bool:
+    """Whether a model answers it: who loads a model, reads its tokens or has a prompt rendered asks it nothing."""
+    return task.kind in {"chat", "generate", "embed", "rerank"} and not task.debug_render_only
+
+
 class _Text:
     """Gathers the beginning of a text."""
 

@@ -8,7 +8,7 @@ import pytest
 import redis.asyncio as redis
 
 from libs.common.contracts.auth.identity import Identity
-from libs.common.contracts.inference import ChatMessage, InferenceTask
+from libs.common.contracts.inference import ChatMessage, InferenceTask, Kind
 from libs.common.contracts.scheduler.inference import RequestInference
 from libs.common.contracts.scheduler.requests import Exchange, StoreExchange
 from libs.common.contracts.tokens import Frame, StreamEnd, encode_frame
@@ -17,7 +17,7 @@ from libs.common.settings import RedisSettings
 from libs.common.token_log.follower import LogFollower
 from libs.common.token_log.store import Append, TokenLogStore
 from services.gateway import inference, transcripts
-from services.gateway.transcripts import LONGEST_PROMPT
+from services.gateway.transcripts import LONGEST_PROMPT, is_exchange
 from tests.fixtures.builders import a_model, an_identity
 from tests.fixtures.gateway import Gateway, a_gateway
 
@@ -104,6 +104,13 @@ async def test_a_long_answer_is_cut(gateway: Gateway, monkeypatch: pytest.Monkey
     assert exchange is not None
     assert (exchange.answer, exchange.truncated) == ("Hel", True)
     assert [message.role for message in exchange.messages] == ["system", "user"]
+
+
+def test_what_no_model_answers_is_no_exchange() -> None:
+    kinds: tuple[Kind, ...] = ("chat", "generate", "embed", "load", "tokenize", "detokenize", "rerank")
+    kept = [kind for kind in kinds if is_exchange(InferenceTask(kind=kind))]
+    assert kept == ["chat", "generate", "embed", "rerank"]
+    assert not is_exchange(CHAT.model_copy(update={"debug_render_only": True}))
 
 
 async def test_whose_it_is(gateway: Gateway) -> None:

@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Collection
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from libs.common.contracts.inference import EngineName, InferenceTask, ModelRef
 from libs.common.errors import ModelLoadFailed
 from services.worker.context_policy import ContextPolicy
-from services.worker.engines.base import Embeddings, Engine, Finish, Job, LoadedEngine, LoadSpec, Piece
+from services.worker.engines.base import Embeddings, Engine, Finish, Job, LoadedEngine, LoadSpec, Piece, Ranks
 from services.worker.loaded_models import TOO_LONG_SECONDS, Limits, LoadedModels
 from services.worker.room import Bounds
 from tests.fixtures.builders import a_model
@@ -40,6 +40,15 @@ class FakeModel:
 
     async def embed(self, task: InferenceTask) -> Embeddings:
         return Embeddings([], 0)
+
+    async def rerank(self, task: InferenceTask) -> Ranks:
+        return Ranks([], 0)
+
+    async def tokenize(self, text: str, *, special: bool) -> list[int]:
+        return []
+
+    async def detokenize(self, ids: Sequence[int]) -> str:
+        return ""
 
     def failure(self) -> str | None:
         return self.died
