@@ -238,6 +238,9 @@ class TestTools:
         assert "turn3" in (tools.rendered or "")
         assert (tools.prompt_tokens, alone.prompt_tokens) == (0, 0)
         assert 0 < tools.prompt_length < 512
+        whole = (await ask(scripted, task.model_copy(update={"tools": (WEATHER,), "truncate": False}), model)).finish
+        assert "turn0" in (whole.rendered or "")
+        assert whole.prompt_length > 512
 
     async def test_a_schema_that_is_none(self, scripted: LoadedEngine) -> None:
         wrong = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": 3}}}

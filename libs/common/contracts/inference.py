@@ -127,7 +127,9 @@ class InferenceTask(Value):
     think: Think = Field(None, description="None: if the model can")
     logprobs: bool = False
     top_logprobs: int = 0
-    debug_render_only: bool = Field(False, description="render the prompt, generate nothing")
+    debug_render_only: bool = Field(
+        False, description="render the prompt, generate nothing; without truncate, of any length"
+    )
     options: SamplingOptions = SamplingOptions()
     keep_alive_seconds: float | None = Field(None, description="None: leave as it is; negative: for ever")
 

@@ -143,9 +143,11 @@ class EchoModel:
 
     def _count_prompt(self, task: InferenceTask, messages: Sequence[ChatMessage]) -> int:
         words, limit = sum(len(message.content.split()) for message in messages), self._context_for(task)
-        if words > limit and not task.truncate:
+        if task.truncate:
+            return max(1, min(words, limit))
+        if words > limit and not task.debug_render_only:
             raise ContextExceeded("the prompt length exceeds the context length")
-        return max(1, min(words, limit))
+        return max(1, words)
 
     def _context_for(self, task: InferenceTask) -> int:
         return min(self.context_length, task.options.num_ctx or self.context_length)

@@ -1,6 +1,7 @@
 """llama.cpp: each loaded model in a child process of its own, so that a crash takes one model and not the worker."""
 
 import asyncio
+import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -129,7 +130,8 @@ class LlamaCppModel:
         await check_format(task.format)
         template = await template_of(self._process, job)
         context_length = self._context_for(task)
-        prompt = await build_prompt(self._process, job, template, context_length - 1)
+        only_measured = task.debug_render_only and not task.truncate
+        prompt = await build_prompt(self._process, job, template, sys.maxsize if only_measured else context_length - 1)
         if task.debug_render_only:
             yield _rendered(prompt)
             return

@@ -154,6 +154,15 @@ async def test_leaves_out_what_is_biased_against() -> None:
     assert (await run(model, asked))[1].context == (1, 3, 4, 5)
 
 
+async def test_what_is_only_measured_may_be_of_any_length() -> None:
+    model, task = await echo(context_length=2), a_task(messages=(ChatMessage(role="user", content="a b c d"),))
+    with pytest.raises(ContextExceeded):
+        await run(model, task.model_copy(update={"truncate": False}))
+    for truncate, length in ((True, 2), (False, 4)):
+        _, finish = await run(model, task.model_copy(update={"truncate": truncate, "debug_render_only": True}))
+        assert finish.prompt_length == length
+
+
 async def test_reads_words_as_tokens() -> None:
     model = await echo()
     ids = await model.tokenize("w0 w12  w012\nhello w2147483648", special=True)
