@@ -347,7 +347,7 @@ async def test_every_line_is_answered_once_in_its_place(lane: Lane) -> None:
     lane.play = play
     lines = [line(f"id-{number}", str(number)) for number in range(20)]
     lines.append(line("unknown", model="nothing"))
-    lines.append(line("many", n=2))
+    lines.append(line("many", n=99))
     async with lane.http() as http, lane.running():
         batch = await lane.begin(http, lines)
         done = await ended(http, batch, "completed")
@@ -571,21 +571,23 @@ async def test_a_batch_whose_time_is_over_hands_out_what_is_done(lane: Lane, db:
         assert (error["custom_id"], error["error"]["code"]) == ("b", "batch_expired")
 
 
-async def test_a_line_taken_over_follows_the_request_that_runs_already(lane: Lane) -> None:
-    """Its gateway died; the answer is in the token log."""
+@pytest.mark.parametrize("n", [1, 2])
+async def test_a_line_taken_over_follows_the_requests_that_run_already(lane: Lane, n: int) -> None:
+    """Its gateway died; the answers are in the token log."""
     async with lane.http() as http:
-        batch = await lane.begin(http, [line("a")])
+        batch = await lane.begin(http, [line("a", n=n)])
         first, second = Runner(lane.ctx), Runner(lane.ctx)
         await first.look()
 
         async def can_run() -> bool:
             await first.look()
-            return len(lane.asked) == 1
+            return len(lane.asked) == n
 
         lane.play = lambda _task: ScriptedStream()  # nothing comes any more
         await eventually(can_run, "the line runs")
-        (request_id,) = lane.asked
-        await append(lane.ctx.token_log, request_id, "Hel", "lo")
+        request_ids = list(lane.asked)
+        for request_id in request_ids:
+            await append(lane.ctx.token_log, request_id, "Hel", "lo")
         async with lane.ctx.db.transaction(EVERY_ORGANIZATION) as tx:
             await tx.execute("update batch_lines set claimed_until = now()")
 
@@ -594,10 +596,11 @@ async def test_a_line_taken_over_follows_the_request_that_runs_already(lane: Lan
             return bool((await status_of(http, batch))["status"] == "completed")
 
         await eventually(is_done, "the other gateway goes on")
-        assert list(lane.asked) == [request_id]
+        assert list(lane.asked) == request_ids
         (answer,) = await content_of(http, (await status_of(http, batch))["output_file_id"])
-        assert answer["response"]["request_id"] == request_id
-        assert answer["response"]["body"]["choices"][0]["message"]["content"] == "Hello"
+        assert answer["response"]["request_id"] == request_ids[0]
+        choices = answer["response"]["body"]["choices"]
+        assert [choice["message"]["content"] for choice in choices] == ["Hello"] * n
 
 
 async def test_a_gateway_that_ends_leaves_its_requests_to_the_next(lane: Lane) -> None:
