@@ -12,8 +12,8 @@ from services.worker.engines import EngineConfig, Engines
 from services.worker.engines.base import LoadedEngine
 from tests.fixtures.builders import a_model
 from tests.fixtures.engines import ask, chat, generate, job, load
-from tests.fixtures.scripted_gguf import write_adapter_gguf, write_projector_gguf, write_scripted_gguf
-from tests.fixtures.tiny_gguf import write_tiny_gguf
+from tests.fixtures.scripted_gguf import INFILL_TOKENS, write_adapter_gguf, write_projector_gguf, write_scripted_gguf
+from tests.fixtures.tiny_gguf import SPECIAL_TOKENS, write_tiny_gguf
 
 # As Qwen3 has it, shortened.
 JINJA = r"""
@@ -59,6 +59,9 @@ SCRIPT = [
     "<think>", "\nlet", " me", " see", "\n\n\n", "</think>", "\n\n", "So", " ...", "\n<tool_call>", '\n{"name": ',
     '"weather", ', '"arguments": ',  '{"city": "Par', 'is",', ' "days": ', '2}}', "\n</tool_call>",
 ]  # fmt: skip
+
+SCRIPTED_FROM = len(SPECIAL_TOKENS) + len(INFILL_TOKENS) + 256
+"""The id of the first text."""
 
 PROPERTIES = {"city": {"type": "string"}, "days": {"type": "integer"}}
 WEATHER: dict[str, Any] = {
@@ -176,7 +179,7 @@ class TestTools:
         assert (answer.text, answer.finish.done_reason) == ("", "stop")
         assert answer.thinking == ("" if think is False else "let me see")
         assert 20 < answer.finish.completion_tokens < 100
-        freely_after_it = await ask(scripted, chat(**must), GO_MODEL)
+        freely_after_it = await ask(scripted, chat(format="json", **must), GO_MODEL)
         assert freely_after_it.calls[0] == answer.calls[0]
         assert freely_after_it.text == ""
 
@@ -185,6 +188,8 @@ class TestTools:
         answer = await ask(scripted, task, JINJA_MODEL)
         assert [call["function"] for call in answer.calls] == [CALLED]
         assert answer.finish.done_reason == "stop"
+        formatted = await ask(scripted, task.model_copy(update={"format": "json"}), JINJA_MODEL)
+        assert formatted.calls == answer.calls
         without = chat(tool_choice="required", num_predict=9)
         assert (await ask(scripted, without, JINJA_MODEL)).text == "So ..."
 
@@ -248,6 +253,16 @@ class TestTools:
             await ask(scripted, chat(tools=[wrong]), JINJA_MODEL)
         with pytest.raises(InvalidRequest, match="invalid tools"):
             await ask(scripted, chat(tools=[wrong], tool_choice="required", think=False), GO_MODEL)
+
+
+@BOTH
+async def test_a_token_with_a_bias_against_it_is_not_said(scripted: LoadedEngine, model: ModelRef) -> None:
+    me = SCRIPTED_FROM + SCRIPT.index(" me")
+    assert await scripted.detokenize([me]) == " me"
+    task = chat(num_predict=9)
+    assert " me" in (await ask(scripted, task, model)).thinking
+    biased = task.options.model_copy(update={"logit_bias": ((me, -100.0),)})
+    assert " me" not in (await ask(scripted, task.model_copy(update={"options": biased}), model)).thinking
 
 
 class TestTemplates:

@@ -3,10 +3,13 @@
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from libs.common.contracts.inference import EngineName, InferenceTask, ModelRef
 from libs.common.contracts.tokens import Logprob
+
+BANS: Final = -100.0
+"""A ``logit_bias`` that is as low as this bans its token, as OpenAI means it."""
 
 
 @dataclass(frozen=True)

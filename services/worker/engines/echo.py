@@ -31,7 +31,7 @@ from itertools import chain, islice
 from libs.common.contracts.inference import ChatMessage, EngineName, InferenceTask
 from libs.common.contracts.tokens import Logprob, TopLogprob
 from libs.common.errors import ContextExceeded, EngineFailed, InvalidRequest, ModelLoadFailed, UnsupportedByModel
-from services.worker.engines.base import Embeddings, Finish, Job, LoadedEngine, LoadSpec, Piece, Ranks
+from services.worker.engines.base import BANS, Embeddings, Finish, Job, LoadedEngine, LoadSpec, Piece, Ranks
 from services.worker.engines.conversation import conversation
 from services.worker.engines.echo_tools import call_tools
 from services.worker.engines.images import check_images, count_images
@@ -42,8 +42,6 @@ MOST_TOKENS = 100_000
 """Their words are all made before the first is told: more would silence the worker until it is taken for lost."""
 THINKING_TOKENS = 8
 VECTOR_LENGTH = 64
-BANS = -100
-"""A bias of a token that is never said."""
 VOCABULARY = 2**31
 
 _NAME = re.compile(

@@ -9,7 +9,7 @@ import msgspec
 
 from libs.common.contracts.inference import InferenceTask
 from libs.common.contracts.tokens import Logprob
-from services.worker.engines.base import Finish, Piece
+from services.worker.engines.base import BANS, Finish, Piece
 from services.worker.engines.grammar import format_schema
 from services.worker.engines.llama_process import LlamaProcess
 from services.worker.engines.llama_tokens import detokenize, tokenize_inside
@@ -43,12 +43,18 @@ def sampling(task: InferenceTask, budget: int, context_length: int, position: in
         "stop": [stop for stop in options.stop if stop],
     }
     if options.logit_bias:
-        request["logit_bias"] = [list(pair) for pair in options.logit_bias]
-    if task.format is not None:
+        never = False  # the server's word for it
+        request["logit_bias"] = [[token, bias if bias > BANS else never] for token, bias in options.logit_bias]
+    if task.format is not None and not must_call(task):
         request["json_schema"] = format_schema(task.format)
     if task.logprobs:
         request["n_probs"] = max(1, task.top_logprobs)
     return request
+
+
+def must_call(task: InferenceTask) -> bool:
+    """Then there is no answer in words that could have a format."""
+    return bool(task.tools) and task.tool_choice == "required"
 
 
 def seed_at(seed: int, position: int) -> int:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from services.worker.engines.base import Finish, Job, Piece
 from services.worker.engines.conversation import thinks
 from services.worker.engines.grammar import call_grammar
-from services.worker.engines.llama_completion import complete, seed_at
+from services.worker.engines.llama_completion import complete, must_call, seed_at
 from services.worker.engines.llama_process import LlamaProcess
 from services.worker.engines.llama_prompt import Prompt, cut
 from services.worker.engines.llama_template import Template
@@ -71,9 +71,9 @@ async def complete_apart(
     binding = {name: value for name, value in request.items() if name == "json_schema"}
     free = {name: value for name, value in request.items() if name not in binding}
     answer = _Answer(process, job, splitter, list(ids), free, limit)
-    must_call = splitter.calls is not None and job.task.tool_choice == "required"
-    steps = [answer.think()] if splitter.thinking is not None and (must_call or binding) else []
-    steps += [answer.call(), answer.go_on({})] if must_call else [answer.go_on(binding)]
+    calls = must_call(job.task)
+    steps = [answer.think()] if splitter.thinking is not None and (calls or binding) else []
+    steps += [answer.call(), answer.go_on({})] if calls else [answer.go_on(binding)]
     for step in steps:
         async with aclosing(step) as parts:
             async for part in parts:

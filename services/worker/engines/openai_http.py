@@ -99,7 +99,9 @@ class UpstreamModel:
             try:
                 answer = await self._ask("rerank", {"query": task.prompt, "documents": task.inputs})
             except ModelNotFound as error:
-                raise UnsupportedByModel(f"the upstream of this model does not rank documents: {error.message}") from error
+                raise UnsupportedByModel(
+                    f"the upstream of this model does not rank documents: {error.message}"
+                ) from error
             scores = {int(row["index"]): float(row["relevance_score"]) for row in answer["results"]}
             usage = answer.get("usage") or {}
             tokens = _count(usage, "prompt_tokens") or _count(usage, "total_tokens")
