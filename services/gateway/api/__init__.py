@@ -25,8 +25,8 @@ def create_app(ctx: Context) -> Starlette:
     app = Starlette(
         routes=[
             *ollama.routes,
-            *openai.routes,
             *anthropic.routes,
+            *openai.routes,
             *v2.routes,
             Route(f"{PREFIX}/{{rest:path}}", rest),
             Route("/health", rest, methods=["GET"]),
