@@ -7,9 +7,10 @@ import pytest
 
 from libs.common.contracts.inference import ChatMessage, InferenceTask
 from libs.common.contracts.tokens import Logprob, TopLogprob
-from libs.common.errors import ModelNotFound, UnsupportedByModel
+from libs.common.errors import InvalidRequest, ModelNotFound, UnsupportedByModel
 from services.gateway.api.openai import messages as messages_module
 from services.gateway.api.openai.chat import chat_completions
+from services.gateway.api.openai.wire import MOST_REPEATED
 from tests.fixtures.gateway import END, ScriptedStream, a_gateway
 from tests.fixtures.handlers import asked, task_of, tasks_of
 from tests.fixtures.openai_bodies import HELLO, WEATHER, a_named, a_tool, allowed, an_image
@@ -109,6 +110,13 @@ async def test_choices_differ_by_their_seeds() -> None:
         answer = await asked(gateway, chat_completions, body)
     assert [choice["index"] for choice in answer["choices"]] == [0, 1, 2]
     assert answer["usage"] == {"prompt_tokens": 5, "completion_tokens": 9, "total_tokens": 14}
+
+
+async def test_what_is_very_long_is_not_repeated() -> None:
+    body = {"model": "m", "messages": [{"role": "user", "content": "a" * (MOST_REPEATED // 8)}]}
+    assert len(await tasks_of(chat_completions, {**body, "n": 7})) == 7
+    with pytest.raises(InvalidRequest, match="'n' is too large"):
+        await tasks_of(chat_completions, {**body, "n": 8})
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,9 @@ LONGEST_VALUE: Final = 512
 MOST_BIASES: Final = 1024
 LARGEST_BIAS: Final = 100
 
+MOST_REPEATED: Final = 16 * 1024 * 1024
+"""Bytes of all choices of a prompt, each of which has the whole of it."""
+
 _HINTS: Final[dict[str, type]] = {
     **dict.fromkeys(("user", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"), str),
     **dict.fromkeys(("service_tier", "verbosity"), str),
@@ -123,7 +126,12 @@ def sampling(model: ModelRef, options: Mapping[str, Any], bias: tuple[tuple[int,
 
 
 def choices(task: InferenceTask, n: int) -> list[InferenceTask]:
-    """The same ``n`` times, each with the seed that follows that of the one before."""
+    """The same ``n`` times, each with the seed that follows that of the one before.
+
+    Raises ``InvalidRequest`` where a few bytes of the body would become very many.
+    """
+    if n > 1 and n * len(task.model_dump_json(exclude_defaults=True)) > MOST_REPEATED:
+        raise InvalidRequest(f"'n' is too large for a request of this size: {MOST_REPEATED} bytes in all", param="n")
     return [task.model_copy(update={"options": _seeded(task.options, number)}) for number in range(n)]
 
 
