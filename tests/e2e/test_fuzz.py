@@ -84,6 +84,21 @@ generation: dict[str, st.SearchStrategy[Any]] = {
     "top_logprobs": st.integers(-1, 21),
     **dict.fromkeys(("stream", "truncate", "shift", "_debug_render_only"), flags),
 }
+few = st.integers(-1, 3)
+ranking: dict[str, st.SearchStrategy[Any]] = {
+    "query": texts,
+    "documents": st.lists(texts | st.fixed_dictionaries({"text": texts}), max_size=3),
+    "top_n": few,
+    "return_documents": flags,
+}
+choices: dict[str, st.SearchStrategy[Any]] = {
+    "max_tokens": few,
+    "n": few,
+    "stop": texts | st.lists(texts, max_size=2),
+    "logit_bias": st.dictionaries(texts | st.integers(0, 9).map(str), st.integers(-101, 101), max_size=2),
+    "stream": flags,
+    "temperature": st.floats(-1, 3),
+}
 FIELDS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "POST /api/generate": {
         "model": names,
@@ -108,6 +123,30 @@ FIELDS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "dimensions": st.integers(-1, 2**70),
     },
     "POST /api/embeddings": {"model": names, "options": options, "prompt": texts},
+    "POST /api/tokenize": {"model": names, "options": options, "text": texts, "add_special": flags},
+    "POST /api/detokenize": {
+        "model": names,
+        "options": options,
+        "tokens": st.lists(st.integers(-1, 2**32), max_size=3),
+    },
+    "POST /api/rerank": {"model": names, "options": options, **ranking},
+    "POST /v1/rerank": {"model": names, **ranking},
+    "POST /v1/chat/completions": {"model": names, **choices, "messages": messages, "max_completion_tokens": few},
+    "POST /v1/completions": {"model": names, **choices, "prompt": texts | st.lists(texts, max_size=2), "echo": flags},
+    "POST /v1/embeddings": {
+        "model": names,
+        "input": texts | st.lists(texts, max_size=3) | st.lists(st.integers(-1, 2**32), max_size=3),
+        "encoding_format": st.sampled_from(["float", "base64"]),
+    },
+    "POST /v1/messages": {
+        "model": names,
+        "messages": messages,
+        "max_tokens": few,
+        "stream": flags,
+        "system": texts,
+        "stop_sequences": st.lists(texts, max_size=2),
+        "thinking": st.sampled_from([{"type": "enabled", "budget_tokens": 1024}, {"type": "disabled"}, {"type": "x"}]),
+    },
     "POST /api/show": {"model": names, "verbose": flags, "system": texts},
     "POST /api/copy": {"source": sources, "destination": made},
     "DELETE /api/delete": {"model": made},
@@ -159,13 +198,16 @@ async def nothing_is_left(suite: Suite) -> AsyncIterator[None]:
 
 
 def assert_in_dialect(response: httpx.Response) -> None:
-    """No crash shows, as a status or as the last line of a stream; errors are texts."""
+    """No crash shows, as a status or as the last line of a stream; errors are texts, beside a type in ``/v1``."""
     assert response.status_code < 500 or response.status_code in {500, 503}, response.text
     assert "internal error" not in response.text
     if response.status_code >= 400 and response.headers["content-type"].startswith("application/json"):
-        assert type(response.json()["error"]) is str
-    if response.status_code >= 500:
-        assert response.json()["error"]
+        error = response.json()["error"]
+        if response.request.url.path.startswith("/v1/"):
+            assert error["type"]
+            error = error["message"]
+        assert type(error) is str
+        assert error or response.status_code < 500
 
 
 @pytest.mark.parametrize("call", FIELDS)
