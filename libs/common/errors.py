@@ -11,6 +11,7 @@
       Forbidden                      forbidden            403
       NotFound                       not_found            404
         ModelNotFound                model_not_found      404
+        PreviousResponseNotFound     previous_response_not_found  404
       Conflict                       conflict             409
       PreconditionFailed             precondition_failed  412
       TooLarge                       too_large            413
@@ -120,6 +121,12 @@ class ModelNotFound(NotFound):
     """model not found"""
 
     code = "model_not_found"
+
+
+class PreviousResponseNotFound(NotFound):
+    """there is no such response to go on from"""
+
+    code = "previous_response_not_found"
 
 
 class Conflict(ServiceError):

@@ -88,6 +88,7 @@ async def _export(ctx: Context, user_id: UUID, organization: str | None) -> User
         models=models,
         files=stored.files,
         batches=stored.batches,
+        responses=stored.responses,
         **parts,
     )
 

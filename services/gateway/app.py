@@ -6,8 +6,8 @@ from typing import Final
 from starlette.types import ASGIApp
 
 from libs.common.lifecycle import Service
+from services.gateway import upkeep
 from services.gateway.api import create_app
-from services.gateway.batches import runner
 from services.gateway.context import Context, open_context
 from services.gateway.handlers import handlers
 from services.gateway.lanes import run_lanes
@@ -45,7 +45,7 @@ service = Service(
     handlers=handlers,
     public_app=public_app,
     shares_port=lambda ctx: ctx.settings.share_port,
-    background=(run_lanes, runner.forget_old, runner.seal_anew),
+    background=(run_lanes, upkeep.forget_old, upkeep.seal_anew),
     drain=drain,
     uses_postgres=True,
     uses_redis=True,

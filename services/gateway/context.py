@@ -27,6 +27,7 @@ from services.gateway.limits import Limiter
 from services.gateway.models import Models
 from services.gateway.operations import Operations
 from services.gateway.registry_http import RegistryHttp, open_registry_http
+from services.gateway.responses.memory import Turns
 from services.gateway.settings import Settings
 from services.gateway.transfers import Transfers
 
@@ -84,6 +85,7 @@ class Context:
     sealing: Ring
     transfers: Transfers = field(default_factory=Transfers)
     cluster: Cluster = field(default_factory=Cluster)
+    turns: Turns = field(default_factory=Turns)
     start_inference: StartInference = inference.start
     answering: set[inference.InferenceStream] = field(default_factory=set)
     """What callers are being answered with now."""

@@ -56,7 +56,7 @@ class Settings(ServiceSettings):
     image_urls: bool = Field(False, description="images of requests may be named by http(s) URLs on public hosts")
     request_deadline_seconds: float = Field(600.0, gt=0, description="an inference request has ended by then")
     secret_key: SealingKey = Field(
-        description="32 bytes in base64; seals the files and lines of batches, so all replicas share it"
+        description="32 bytes in base64; seals files, lines of batches and stored responses, so all replicas share it"
     )
     old_secret_keys: SealingKeys = Field(
         SecretStr(""), description="comma separated; keys from before, until the log says that all is sealed anew"
@@ -71,6 +71,18 @@ class Settings(ServiceSettings):
         ge=0,
         le=1000,
         description="lines of batches that one gateway has under way at once, half of it of one organization; 0: none",
+    )
+    response_days: int = Field(
+        30, ge=0, le=3650, description="stored responses of /v1/responses are kept this long; 0: none is stored"
+    )
+    organization_response_bytes: int = Field(
+        10 * 1024**3, ge=1024, description="bytes of all stored responses of one organization; the oldest give way"
+    )
+    background_responses: int = Field(
+        16,
+        ge=0,
+        le=1000,
+        description="responses in the background that one gateway has under way at once, as of lines of batches",
     )
     ollama_version: str = Field("0.33.0", description="what /api/version says; clients gate features on it")
 

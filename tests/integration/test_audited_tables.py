@@ -21,6 +21,7 @@ NOT_AUDITED = {
     "gateway.system_config_history": "written with system_config, which is audited",
     "gateway.file_chunks": "prompts and answers: they must not be in the log; files are",
     "gateway.batch_lines": "prompts and answers: they must not be in the log; batches are",
+    "gateway.responses": "prompts and answers, for a while: they must not be in the log; requests are in the journal",
     "registry.blobs": "bytes on disk, known by their digest",
     "registry.model_layers": "which blobs an audited model is made of",
     "registry.model_versions": "what an audited model has been",

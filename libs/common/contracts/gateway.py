@@ -73,10 +73,11 @@ class ConfigChanged(Event):
 
 
 class UserFiles(Value):
-    """What the gateway has of one user. What is in the files, ``/v1/files`` hands out."""
+    """What the gateway has of one user. What is in them, ``/v1/files`` and ``/v1/responses`` hand out."""
 
     files: ExportedRows
     batches: ExportedRows
+    responses: ExportedRows = ExportedRows()
 
 
 class ExportUser(Query[UserFiles]):

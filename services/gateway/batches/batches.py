@@ -14,6 +14,7 @@ from services.gateway.context import Context
 from services.gateway.permissions import whose
 from services.gateway.store import batches as batch_store
 from services.gateway.store import files as file_store
+from services.gateway.store import responses as response_store
 from services.gateway.store.batches import Batch
 
 ENDPOINTS: Final = (
@@ -27,6 +28,7 @@ ENDPOINTS: Final = (
 WINDOWS: Final = {"24h": 86_400.0}
 PIECES_AT_ONCE: Final = 500
 LINES_AT_ONCE: Final = 1000
+RESPONSES_AT_ONCE: Final = 100
 MOST_OPEN: Final = 20
 """Batches of one organization that have not ended."""
 
@@ -95,11 +97,12 @@ async def export(ctx: Context, user_id: str, organization: str | None) -> UserFi
         return UserFiles(
             files=await file_store.export(tx, user_id),
             batches=await batch_store.export(tx, user_id),
+            responses=await response_store.export(tx, user_id),
         )
 
 
 async def forget_user(ctx: Context, user_id: str) -> None:
-    """With files and lines; what runs of them is stopped by whoever runs it."""
+    """With files, lines and stored responses; what runs of them is stopped by whoever runs it."""
     await _forget(ctx, EVERY_ORGANIZATION, user_id)
 
 
@@ -114,6 +117,7 @@ async def _forget(ctx: Context, organization: str, user_id: str | None) -> None:
     await _until_none(ctx, organization, lambda tx: batch_store.empty(tx, user_id, LINES_AT_ONCE))
     async with ctx.db.transaction(organization) as tx:
         await batch_store.delete_all(tx, user_id)
+    await _until_none(ctx, organization, lambda tx: response_store.delete_some(tx, user_id, RESPONSES_AT_ONCE))
     await _until_none(ctx, organization, lambda tx: file_store.empty(tx, user_id, PIECES_AT_ONCE))
     async with ctx.db.transaction(organization) as tx:
         await file_store.delete_all(tx, user_id)

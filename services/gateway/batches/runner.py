@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Final
 
 import structlog
 from prometheus_client import Counter as Count
@@ -11,8 +10,7 @@ from prometheus_client import Gauge
 
 from libs.common import actor
 from libs.common.database import EVERY_ORGANIZATION, Transaction
-from libs.common.errors import ServiceError, Unavailable
-from libs.common.resealing import SealedColumn, reseal
+from libs.common.errors import ServiceError
 from services.gateway.batches.lines import Answered, run_line
 from services.gateway.batches.reading import CLAIM_SECONDS, place_of, read_input
 from services.gateway.batches.results import write_results
@@ -22,15 +20,10 @@ from services.gateway.durable.following import Following
 from services.gateway.durable.lane import Lane
 from services.gateway.store import batch_lines as line_store
 from services.gateway.store import batches as batch_store
-from services.gateway.store import files as file_store
 from services.gateway.store.batch_lines import ClaimedLine
 from services.gateway.store.batches import Batch
 
 log = structlog.get_logger(__name__)
-
-OLD_LOOK_SECONDS: Final = 600.0
-OLD_AT_ONCE: Final = 5
-"""To delete the pieces of more takes longer than a statement may."""
 
 _answered = Count("gateway_batch_lines_total", "Lines of batches by what became of them", ["outcome"])
 
@@ -113,22 +106,3 @@ class Runner:
         finally:
             self._at_a_batch = False
             self.wake.set()
-
-
-async def forget_old(ctx: Context) -> None:
-    """Background loop: expired files, uploads that were given up, and batches that ended long ago."""
-    while True:
-        try:
-            async with ctx.db.transaction(EVERY_ORGANIZATION) as tx:
-                deleted = await file_store.delete_old(tx, OLD_AT_ONCE)
-                deleted += await batch_store.delete_old(tx, ctx.settings.file_days, OLD_AT_ONCE)
-        except Unavailable as error:
-            log.warning("old files could not be deleted", reason=error.message)
-            deleted = 0
-        await asyncio.sleep(0 if deleted else OLD_LOOK_SECONDS)
-
-
-async def seal_anew(ctx: Context) -> None:
-    """Background loop."""
-    columns = [("file_chunks", "sealed"), ("batch_lines", "sealed"), ("batch_lines", "answer")]
-    await reseal(ctx.db, ctx.sealing, [SealedColumn(table, column, "id") for table, column in columns])

@@ -27,10 +27,11 @@ from libs.common.redis_client import open_redis
 from libs.common.runtime_config import RuntimeConfig
 from libs.common.settings import RedisSettings
 from libs.common.token_log.store import Append, TokenLogStore
+from services.gateway import upkeep
 from services.gateway.api import connection, openai
 from services.gateway.api.door import Call
 from services.gateway.api.openai import files as openai_files
-from services.gateway.batches import batches, files, runner
+from services.gateway.batches import batches, files
 from services.gateway.batches.files import CHUNK_BYTES
 from services.gateway.batches.lines import Answered, run_line
 from services.gateway.batches.reading import place_of
@@ -334,8 +335,10 @@ async def test_nobody_without_credentials_stores_anything(lane: Lane) -> None:
 async def test_who_may_not_run_requests_stores_nothing(lane: Lane) -> None:
     async with lane.http(role="readonly") as http:
         for route in openai.routes:
+            if "/models" in route.path:
+                continue  # others may look at them
             [method] = sorted(route.methods or ())
-            answer = await http.request(method, route.path.format(file_id="a", batch_id="a"))
+            answer = await http.request(method, route.path.format(file_id="a", batch_id="a", response_id="a", name="a"))
             assert answer.status_code == 403, route.path
 
 
@@ -749,7 +752,7 @@ async def test_old_files_and_abandoned_uploads_are_deleted(lane: Lane, db: Datab
             await tx.execute(
                 "update files set complete = false, created_at = now() - interval '2 hours' where id = %s", [abandoned]
             )
-        loop = lane.ctx.tasks.start(runner.forget_old(lane.ctx), "forget")
+        loop = lane.ctx.tasks.start(upkeep.forget_old(lane.ctx), "forget")
 
         async def are_gone() -> bool:
             async with db.transaction(EVERY_ORGANIZATION) as tx:

@@ -27,6 +27,7 @@ class UserExport(Value):
     models: ExportedRows = Field(description="that the user created")
     files: ExportedRows = Field(ExportedRows(), description="of batches; /v1/files hands out what is in them")
     batches: ExportedRows = ExportedRows()
+    responses: ExportedRows = Field(ExportedRows(), description="/v1/responses hands out what is in them")
 
 
 class ExportUser(Query[UserExport]):

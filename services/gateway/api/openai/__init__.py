@@ -10,6 +10,8 @@ from services.gateway.api.openai.completions import completions
 from services.gateway.api.openai.embeddings import embeddings
 from services.gateway.api.openai.errors import OPENAI
 from services.gateway.api.openai.rerank import rerank
+from services.gateway.api.openai.responses import create as responses
+from services.gateway.api.openai.responses import stored
 
 
 def _route(
@@ -33,6 +35,12 @@ routes = [
     _route("POST", "/v1/embeddings", embeddings, Body.JSON),
     _route("GET", "/v1/models", models.listed, permission=Permission.MODEL_READ),
     _route("GET", "/v1/models/{name:path}", models.one, permission=Permission.MODEL_READ),
+    _route("POST", "/v1/responses", responses.create, Body.JSON),
+    _route("POST", "/v1/responses/input_tokens", responses.input_tokens, Body.JSON),
+    _route("GET", "/v1/responses/{response_id}", stored.retrieve, downloads=True),
+    _route("DELETE", "/v1/responses/{response_id}", stored.delete),
+    _route("POST", "/v1/responses/{response_id}/cancel", stored.cancel),
+    _route("GET", "/v1/responses/{response_id}/input_items", stored.input_items),
     _route("POST", "/v1/rerank", rerank, Body.JSON),
     *(_route("POST", path, not_here.refuse) for path in not_here.PATHS),
     _route("POST", "/v1/files", files.upload, Body.STREAM),

@@ -1,0 +1,1 @@
+"""Responses that are kept: read again, gone on from, or made in the background by whichever gateway has the time."""

@@ -1,0 +1,83 @@
+"""A response in the background as its readers get it: from the log while it is there, else from what was kept."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Final
+
+from redis.exceptions import RedisError
+
+from libs.common.contracts.tokens import Frame
+from libs.common.errors import DeadlineExceeded, NotFound, RequestCancelled, StreamLost, Unavailable, rebuild
+from libs.common.limits.store import State
+from libs.common.token_log.tail import GRACE_SECONDS, tail
+from services.gateway.context import Context
+from services.gateway.responses import keeping
+from services.gateway.store import responses as store
+from services.gateway.store.responses import StoredResponse
+
+LOOK_SECONDS: Final = 0.5
+
+
+class Reading:
+    """A ``FrameStream`` that leaves the request alone: what becomes of it is said by the response's row."""
+
+    limits: Sequence[State] = ()
+    headers: Mapping[str, str] = {}
+
+    def __init__(self, ctx: Context, row: StoredResponse) -> None:
+        self._ctx = ctx
+        self._row = row
+        self.request_id = row.request_id
+
+    async def __aiter__(self) -> AsyncIterator[Frame]:
+        """Raises the error with which it ended, ``NotFound`` when it is deleted, and ``Unavailable``."""
+        seen = 0
+        while not self._row.ended:
+            async for frame in self._logged(seen):
+                seen = frame.seq
+                yield frame
+                if frame.end is not None:
+                    return
+            if time.time() > self._row.deadline_at + self._ctx.settings.request_deadline_seconds + GRACE_SECONDS:
+                raise DeadlineExceeded
+            await asyncio.sleep(LOOK_SECONDS)
+            await self._look()
+        async for frame in self._kept(seen):
+            yield frame
+
+    async def _logged(self, seen: int) -> AsyncIterator[Frame]:
+        """Up to its end; without the end of a try that failed, which need not be the last."""
+        log, request_id = self._ctx.token_log, self._row.request_id
+        try:
+            if not await log.exists(request_id):
+                return
+            deadline = time.time() + self._ctx.settings.request_deadline_seconds
+            async for frame in tail(log, request_id, seen, deadline):
+                if frame.end is not None and frame.end.error is not None:
+                    return
+                yield frame
+        except RedisError as error:
+            raise Unavailable from error
+        except (StreamLost, DeadlineExceeded):
+            return
+
+    async def _look(self) -> None:
+        async with self._ctx.db.transaction(self._row.organization_id) as tx:
+            row = await store.get(tx, self._row.id, None)
+        if row is None:
+            raise NotFound(f"Response with id '{self._row.id}' not found.")
+        self._row = row
+
+    async def _kept(self, seen: int) -> AsyncIterator[Frame]:
+        told = await keeping.told(self._ctx, self._row)
+        for frame in told.frames if told else ():
+            if frame.seq > seen:
+                yield frame
+        if told is None:
+            raise RequestCancelled
+        if told.error is not None:
+            raise rebuild(told.error.code, told.error.message)
+
+    async def aclose(self) -> None:
+        """Whoever reads it is not who asked for it."""
