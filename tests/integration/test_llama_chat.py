@@ -220,6 +220,28 @@ class TestTools:
         await loaded.close()
 
     @BOTH
+    @pytest.mark.parametrize(
+        ("words", "calls"),
+        [
+            (["<tool_call>\n", '{"name": "weather", "arguments": {"city": "Rome"}}', "\n</tool_call>"], ["weather"]),
+            (["So", " ..."], []),
+        ],
+        ids=["call", "answer"],
+    )
+    async def test_a_call_or_an_answer_in_a_format(
+        self, engines: Engines, tmp_path: Path, model: ModelRef, words: list[str], calls: list[str]
+    ) -> None:
+        path = write_scripted_gguf(tmp_path / "m.gguf", ["<think>", "\nhm", "\n\n", "</think>", *words], template=JINJA)
+        loaded = await load(engines, "llama_cpp", "m", path)
+        schema = {"type": "object", "properties": {"ok": {"enum": [True]}}, "required": ["ok"]}
+        answer = await ask(loaded, chat(tools=[WEATHER], format=schema, num_predict=200), model)
+        assert [call["function"]["name"] for call in answer.calls] == calls
+        assert "".join(answer.text.split()) == ("" if calls else '{"ok":true}')
+        assert answer.thinking.strip() == "hm"
+        assert answer.finish.done_reason == "stop"
+        await loaded.close()
+
+    @BOTH
     async def test_tools_calls_and_results_are_in_the_prompt(self, scripted: LoadedEngine, model: ModelRef) -> None:
         call = ToolCall(function=ToolFunction(name="weather", arguments={"city": "Rome"}))
         history = (

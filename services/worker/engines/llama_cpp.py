@@ -11,6 +11,7 @@ from typing import Any, Final
 from libs.common.contracts.inference import EngineName, InferenceTask, ModelRef
 from libs.common.errors import ContextExceeded, EngineFailed, ModelLoadFailed, UnsupportedByModel
 from services.worker.engines.base import Embeddings, Finish, Job, LoadedEngine, LoadSpec, Piece, Ranks
+from services.worker.engines.call_or_answer import call_or_answer
 from services.worker.engines.grammar import check_format
 from services.worker.engines.images import count_images
 from services.worker.engines.llama_chat import chat
@@ -157,6 +158,15 @@ class LlamaCppModel:
                     yield replace(part, prompt_tokens=part.prompt_tokens or len(prompt.ids), context=context)
 
     def _answer(
+        self, job: Job, template: Template, prompt: Prompt, ids: list[int], request: dict[str, Any]
+    ) -> AsyncGenerator[Piece | Finish, None]:
+        if job.task.tools and "json_schema" in request:
+            free = {name: value for name, value in request.items() if name != "json_schema"}
+            parts = [self._parsed(job, template, prompt, ids, each) for each in (free, request)]
+            return call_or_answer(*parts)
+        return self._parsed(job, template, prompt, ids, request)
+
+    def _parsed(
         self, job: Job, template: Template, prompt: Prompt, ids: list[int], request: dict[str, Any]
     ) -> AsyncGenerator[Piece | Finish, None]:
         if _needs_parser(job, template):
