@@ -92,7 +92,8 @@ async def read(store: BlobStore, manifest: Manifest, gguf: GgufInfo) -> Contents
         system=await read_text(store, one(manifest, SYSTEM_TYPE)) or "",
         parameters=await read_parameters(store, one(manifest, PARAMETERS_TYPE)),
         messages=await read_messages(store, manifest),
-        capabilities=config.capabilities or found,
+        # A cross-encoder has no vector to give, whatever its config says.
+        capabilities=found if "rerank" in found else config.capabilities or found,
         requires=config.requires or "",
         parent_model=weights_of(manifest).source,
     )

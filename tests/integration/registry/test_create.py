@@ -15,6 +15,7 @@ from services.registry.conversion import safetensors
 from services.registry.create import create
 from tests.fixtures.gguf_files import split, write_adapter, write_projector
 from tests.fixtures.minilm import minilm_directory
+from tests.fixtures.tiny_rank_gguf import write_tiny_rank_gguf
 
 TEMPLATE = "{{ if .System }}{{ .System }} {{ end }}{{ .Prompt }}"
 TOOL_TEMPLATE = "{{ range .Messages }}{{ .Content }}{{ end }}{{ if .Tools }}{{ .Tools }}{{ end }}"
@@ -163,13 +164,25 @@ async def test_a_go_template_decides_what_the_model_can(ctx: Context, bus: Bus, 
     assert (await bus.ask(ResolveModel(name="made"))).capabilities == ("completion", "insert")
 
 
-async def test_what_others_need_of_the_config_is_kept(ctx: Context, bus: Bus, tiny: str) -> None:
-    manifest = await catalog.find_manifest(ctx, tiny)
-    config = json.loads(ctx.blobs.path(manifest.config.blob.digest).read_bytes())
-    blob = await holdings.add_bytes(ctx, layers.as_json(config | {"renderer": "qwen3", "capabilities": ["tools"]}))
+async def install_other(ctx: Context, base: str, **config: Any) -> None:
+    """The base with more in its config."""
+    manifest = await catalog.find_manifest(ctx, base)
+    own = json.loads(ctx.blobs.path(manifest.config.blob.digest).read_bytes())
+    blob = await holdings.add_bytes(ctx, layers.as_json(own | config))
     document = json.loads(manifest.text)
     document["config"] |= {"digest": blob.digest, "size": blob.size}
     await catalog.install(ctx, names.parse("other"), layers.as_json(document))
+
+
+async def test_a_cross_encoder_only_ranks(ctx: Context, bus: Bus, tmp_path: Path) -> None:
+    await imports.import_gguf(ctx, "ranker", write_tiny_rank_gguf(tmp_path / "ranker.gguf"))
+    await install_other(ctx, "ranker", capabilities=["embedding"])
+    for name in ("ranker", "other"):
+        assert (await bus.ask(ResolveModel(name=name))).capabilities == ("rerank",)
+
+
+async def test_what_others_need_of_the_config_is_kept(ctx: Context, bus: Bus, tiny: str) -> None:
+    await install_other(ctx, tiny, renderer="qwen3", capabilities=["tools"])
     assert (await bus.ask(ResolveModel(name="other"))).capabilities == ("tools",)
     await make(ctx, base="other", system="x")
     made = await catalog.find_manifest(ctx, "made")
