@@ -34,6 +34,7 @@ def estimate(task: InferenceTask, model: ModelRef) -> Estimate:
         return Estimate(0, 0)  # nothing is computed, and nothing billed
     characters = len(task.prompt) + len(task.suffix) + len(task.system or "") + sum(map(len, task.inputs))
     characters += sum(len(message.content) + len(message.thinking) for message in task.messages)
+    characters += len(orjson.dumps(task.tools)) if task.tools else 0
     prompt = math.ceil(characters / CHARACTERS_PER_TOKEN) + len(task.context)
     if task.kind == "rerank":
         return Estimate(prompt + math.ceil(len(task.prompt) / CHARACTERS_PER_TOKEN) * (len(task.inputs) - 1), 0)

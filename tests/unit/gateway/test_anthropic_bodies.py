@@ -102,6 +102,14 @@ async def test_thinking_comes_before_text_and_calls_last(gateway: Gateway, http:
     assert answer["stop_reason"] == "tool_use"
 
 
+async def test_thinking_that_is_not_to_be_shown_is_an_empty_block(gateway: Gateway, http: httpx.AsyncClient) -> None:
+    gateway.play = lambda _: ScriptedStream().say("a", thinking="hm").say(end=END)
+    thinking = {"type": "adaptive", "display": "omitted"}
+    answer = (await http.post("/v1/messages", json={**HELLO, "model": "thinker", "thinking": thinking})).json()
+    assert (answer["content"][0]["thinking"], answer["content"][1]["text"]) == ("", "a")
+    assert answer["content"][0]["signature"]
+
+
 @pytest.mark.parametrize(
     ("end", "expected"),
     [
@@ -309,6 +317,7 @@ def a_tool(**changed: Any) -> dict[str, Any]:
         ({**a_tool(), "tool_choice": {"type": "some"}}, "tool_choice.type must be"),
         ({"tool_choice": {"type": "any"}}, "needs tools to choose from"),
         ({"thinking": {"type": "between_tools"}}, "thinking.type must be"),
+        ({"thinking": {"type": "enabled", "display": "all"}}, "thinking.display must be"),
         ({"output_config": {"effort": "huge"}}, "output_config.effort must be"),
         ({"output_config": {"format": {"type": "xml"}}}, "format.type must be json_schema"),
         ({"container": "c"}, "container is not supported"),

@@ -53,20 +53,24 @@ async def gateway() -> AsyncIterator[Gateway]:
         yield gateway
 
 
-async def streamed(gateway: Gateway, script: ScriptedStream) -> bytes:
+async def streamed(gateway: Gateway, script: ScriptedStream, **asked: Any) -> bytes:
     gateway.play = lambda _task: script
     async with gateway.client() as http:
-        response = await http.post("/v1/messages", json={**BODY, "stop_sequences": ["END"]})
+        response = await http.post("/v1/messages", json={**BODY, "stop_sequences": ["END"], **asked})
     assert response.status_code == 200
     assert response.headers["content-type"].startswith("text/event-stream")
     return response.content
 
 
+def _split(content: bytes) -> list[bytes]:
+    return [event + b"\n\n" for event in content.split(b"\n\n")[:-1]]
+
+
 def read_events(content: bytes) -> list[dict[str, Any]]:
     """The data of each, which names its event again."""
     events = []
-    for event in content.decode().split("\n\n")[:-1]:
-        name, data = event.split("\n")
+    for event in _split(content):
+        name, data = event.decode().splitlines()[:2]
         events.append(orjson.loads(data.removeprefix("data: ")))
         assert name == f"event: {events[-1]['type']}"
     return events
@@ -86,6 +90,13 @@ def test_each_event_is_one_of_anthropics(name: str) -> None:
     starts = [event["index"] for event in events if event["type"] == "content_block_start"]
     assert starts == [event["index"] for event in events if event["type"] == "content_block_stop"] or name == "broken"
     assert starts == list(range(len(starts)))
+
+
+async def test_thinking_that_is_not_to_be_shown(gateway: Gateway) -> None:
+    script = a_stream().say(thinking="hm").say(thinking=" so").say("Hello", end=StreamEnd(usage=USAGE))
+    content = await streamed(gateway, script, thinking={"type": "enabled", "display": "omitted"})
+    shown = (GOLDEN / "messages_thinking.txt").read_bytes()
+    assert content == b"".join(event for event in _split(shown) if b"thinking_delta" not in event)
 
 
 def test_a_silence_is_broken_by_a_ping() -> None:

@@ -27,6 +27,7 @@ def hashes(task: InferenceTask, organization: str = "o", **model: Any) -> tuple[
     ("task", "prompt", "answer"),
     [
         (a_chat("x" * 40, "y" * 41), 21, 256),
+        (a_chat("x" * 40, tools=({"type": "function"},)), 16, 256),
         (a_chat("x", options=SamplingOptions(num_predict=10)), 1, 10),
         (a_chat("x", options=SamplingOptions(num_predict=10**9)), 1, 2048),
         (InferenceTask(kind="generate", prompt="12345678", context=(1, 2, 3)), 5, 256),

@@ -45,9 +45,11 @@ class Events:
     def chunk(self, frame: Frame, _choice: int) -> bytes:
         written = b""
         if frame.thinking:
-            written += self._grow(_EMPTY_THINKING, {"type": "thinking_delta", "thinking": frame.thinking})
+            written += self._within(_EMPTY_THINKING)
+        if frame.thinking and self._asked.shows_thinking:
+            written += self._delta({"type": "thinking_delta", "thinking": frame.thinking})
         if frame.text:
-            written += self._grow(_EMPTY_TEXT, {"type": "text_delta", "text": frame.text})
+            written += self._within(_EMPTY_TEXT) + self._delta({"type": "text_delta", "text": frame.text})
         for call in frame.tool_calls:
             written += self._tool_use(call)
         return written
@@ -63,9 +65,9 @@ class Events:
     def broken(self, error: ServiceError) -> bytes:
         return sse.event(encode(error_body(error, self._request_id)), b"error")
 
-    def _grow(self, empty: dict[str, str], delta: dict[str, str]) -> bytes:
-        begun = b"" if self._open == empty["type"] else self._stop() + self._start(empty)
-        return begun + self._delta(delta)
+    def _within(self, empty: dict[str, str]) -> bytes:
+        """A block of this type is open."""
+        return b"" if self._open == empty["type"] else self._stop() + self._start(empty)
 
     def _tool_use(self, call: dict[str, Any]) -> bytes:
         """Calls are whole: their arguments come in one piece."""

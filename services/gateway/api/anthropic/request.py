@@ -32,10 +32,12 @@ class Asked:
     """The caller's own: the model may have others."""
 
     stream: bool
+    shows_thinking: bool
+    """If not, its block is there and empty."""
 
 
 async def read_request(call: Call, *, to_be_answered: bool = True) -> Asked:
-    """If not, its answer has no length. Raises ``InvalidRequest`` and what ``Models.resolve`` raises."""
+    """``to_be_answered``: within ``max_tokens``. Raises ``InvalidRequest`` and what ``Models.resolve`` raises."""
     body = Fields(call.body, "MessagesRequest")
     name = body.text("model")
     if not name:
@@ -46,7 +48,7 @@ async def read_request(call: Call, *, to_be_answered: bool = True) -> Asked:
     images = [image for message in messages for image in message.images]
     await check_images([image for image in images if not is_url(image)])
     tools, think, output = read_tools(body), _read_think(body), _read_format(body)
-    stops, stream = body.texts("stop_sequences"), body.flag("stream", False)
+    stops, stream, shows_thinking = body.texts("stop_sequences"), body.flag("stream", False), _shows_thinking(body)
     model = await find_model(call, name)
     check_model(model, name, "chat", tools=bool(tools.offered), images=bool(images))
     task = InferenceTask(
@@ -59,7 +61,7 @@ async def read_request(call: Call, *, to_be_answered: bool = True) -> Asked:
         think=think if "thinking" in model.capabilities else None,
         options=resolve_options(model, _read_options(body, longest, stops)),
     )
-    return Asked(name, model, task, stops, stream)
+    return Asked(name, model, task, stops, stream, shows_thinking)
 
 
 def _max_tokens(body: Fields) -> int:
@@ -111,6 +113,13 @@ def _read_think(body: Fields) -> Think:
     if kind == "disabled" or not (kind or effort):
         return False
     return _EFFORTS.get(effort, True)
+
+
+def _shows_thinking(body: Fields) -> bool:
+    display = body.object("thinking", "ThinkingConfig").text("display")
+    if display not in ("", "summarized", "omitted"):
+        raise InvalidRequest(f"thinking.display must be summarized or omitted, not {display[:50]!r}", param="thinking")
+    return display != "omitted"
 
 
 def _read_format(body: Fields) -> OutputFormat:

@@ -12,7 +12,8 @@ UNSIGNED: Final = "unsigned"
 
 def message(asked: Asked, frame: Frame, end: StreamEnd) -> dict[str, Any]:
     text = [{"type": "text", "text": frame.text}] if frame.text else []
-    thinking = [{"type": "thinking", "thinking": frame.thinking, "signature": UNSIGNED}] if frame.thinking else []
+    thought = frame.thinking if asked.shows_thinking else ""
+    thinking = [{"type": "thinking", "thinking": thought, "signature": UNSIGNED}] if frame.thinking else []
     calls = [tool_use(call, call["function"].get("arguments") or {}) for call in frame.tool_calls]
     return {
         **empty_message(frame.request_id, asked.name),
