@@ -61,6 +61,8 @@ BODIES = [
     ("/api/generate", {"model": "m", "prompt": "x"}),
     ("/api/generate", {"model": "m"}),
     ("/api/embed", {"model": "m", "input": "x"}),
+    ("/v1/chat/completions", {"model": "m", "messages": [{"role": "user", "content": "x"}], "stream": True, "n": 2}),
+    ("/v1/completions", {"model": "m", "prompt": ["x", "y"]}),
 ]
 
 

@@ -43,6 +43,11 @@ ROUTES: list[tuple[str, str, dict[str, Any] | None]] = [
     ("POST", "/api/generate", {"model": "NAME", "keep_alive": 0}),
     ("POST", "/api/embed", {"model": "NAME", "input": "x"}),
     ("POST", "/api/embeddings", {"model": "NAME", "prompt": "x"}),
+    ("POST", "/v1/chat/completions", {"model": "NAME", "messages": [{"role": "user", "content": "x"}]}),
+    ("POST", "/v1/completions", {"model": "NAME", "prompt": "x"}),
+    ("POST", "/v1/embeddings", {"model": "NAME", "input": "x"}),
+    ("GET", "/v1/models", None),
+    ("GET", "/v1/models/NAME", None),
     ("POST", "/api/show", {"model": "NAME"}),
     ("POST", "/api/show", {"model": "NAME", "verbose": True}),
     ("POST", "/api/copy", {"source": "NAME", "destination": MINE}),
@@ -109,7 +114,8 @@ async def answer(
 ) -> tuple[int, bytes, dict[str, str]]:
     headers = {"Authorization": f"Bearer {key}"}
     response = await client.request(method, path, json=body, headers=headers)
-    told = {name: value for name, value in response.headers.items() if name not in {"x-request-id", "date"}}
+    changing = {"x-request-id", "date", "openai-processing-ms"}
+    told = {name: value for name, value in response.headers.items() if name not in changing}
     content = response.content.replace(response.headers["x-request-id"].encode(), b"")
     return response.status_code, content, told
 
