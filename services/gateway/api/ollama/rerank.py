@@ -17,7 +17,9 @@ from services.gateway.api.ollama.options import resolve_options
 from services.gateway.api.ollama.request import find_model
 from services.gateway.api.ollama.wire import JsonAnswer, metrics
 
-MOST_DOCUMENTS: Final = 10_000
+MOST_DOCUMENTS: Final = 1000
+"""As many as Cohere advises: a worker has the embeddings of all at once."""
+
 CAPABLE: Final = frozenset({"rerank", "embedding", "completion"})
 """Who was not made for it compares embeddings."""
 

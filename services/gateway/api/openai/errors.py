@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from starlette.responses import Response
 
-from libs.common.errors import InvalidRequest, ModelNotFound, ServiceError
+from libs.common.errors import InvalidModelName, InvalidRequest, ModelNotFound, ServiceError
 from services.gateway.api import limit_headers
 from services.gateway.api.door import Dialect, Told
 from services.gateway.api.ollama.wire import JsonAnswer
@@ -39,7 +39,7 @@ def error_body(error: ServiceError) -> dict[str, Any]:
 
 
 def _param(error: ServiceError) -> str | None:
-    if isinstance(error, ModelNotFound):
+    if isinstance(error, ModelNotFound | InvalidModelName):
         return "model"
     return error.param if isinstance(error, InvalidRequest) else None
 
