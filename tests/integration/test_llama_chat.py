@@ -193,6 +193,15 @@ class TestTools:
         without = chat(tool_choice="required", num_predict=9)
         assert (await ask(scripted, without, JINJA_MODEL)).text == "So ..."
 
+    async def test_a_call_comes_even_if_the_thinking_does_not_end(self, engines: Engines, tmp_path: Path) -> None:
+        path = write_scripted_gguf(tmp_path / "m.gguf", ["<think>", "\nhm"])
+        loaded = await load(engines, "llama_cpp", "m", path)
+        task = chat(tools=[CLOCK], tool_choice="required", parallel_tool_calls=False, num_predict=100)
+        answer = await ask(loaded, task, GO_MODEL)
+        assert [call["function"] for call in answer.calls] == [TOLD_THE_TIME]
+        assert (answer.thinking, answer.text) == ("hm", "")
+        await loaded.close()
+
     @pytest.mark.parametrize("room", [3, 12])
     async def test_without_room_for_the_call_that_must_come(self, scripted: LoadedEngine, room: int) -> None:
         task = chat(tools=[CLOCK], tool_choice="required", num_predict=room)

@@ -111,6 +111,8 @@ class _Answer:
         async with aclosing(self._complete({})) as parts:
             async for part in parts:
                 if isinstance(part, Finish):
+                    if part.done_reason == "stop" and not part.stop_sequence:
+                        break  # it thought that this was all: what binds it has not come yet
                     yield self.splitter.finish()
                     yield part
                     return
