@@ -61,6 +61,7 @@ CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{
         ({"messages": [{"role": "user", "content": [an_image("x")]}]}, "invalid image"),
         ({"messages": [{"role": "user", "content": [an_image("data:image/png;base64,")]}]}, "invalid image"),
         ({"messages": [{"role": "user", "content": [an_image("data:image/png;base64,?")]}]}, "base64"),
+        ({"messages": [{"role": "user", "content": [an_image("data:;base64,http://x")]}]}, "invalid image"),
         ({"messages": [{"role": "assistant", "tool_calls": [{"function": {"arguments": ""}}]}]}, "arguments"),
         ({"response_format": {"type": "yaml"}}, "response_format"),
         ({"response_format": {"type": "json_schema", "json_schema": {"name": "a"}}}, "schema' is required"),

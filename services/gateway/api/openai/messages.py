@@ -120,9 +120,11 @@ def read_image(url: str, *, urls: bool) -> str:
                 "image URLs are not currently supported, please use base64 encoded data instead", param="messages"
             )
         return url
-    if (match := _IMAGE.match(url)) is None or match.end() == len(url):
+    match = _IMAGE.match(url)
+    data = url[match.end() :] if match else ""
+    if not data or is_url(data):
         raise InvalidRequest("invalid image input", param="messages")
-    return url[match.end() :]
+    return data
 
 
 def _calls(fields: Fields) -> tuple[ToolCall, ...]:
