@@ -45,7 +45,7 @@ CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{
         ({"tool_choice": "required"}, "'tool_choice' needs tools"),
         ({"tools": [{"type": "custom", "custom": {"name": "f"}}]}, "'custom'"),
         ({"tools": [{"type": "function", "function": {}}]}, "name"),
-        ({"tools": [a_tool(minItems=10**9)]}, "minItems"),
+        ({"tools": [a_tool(minItems=10**9)]}, "parameters of a tool: .*minItems"),
         ({"parallel_tool_calls": "no"}, "parallel_tool_calls"),
         ({"messages": []}, "too short"),
         ({"messages": [{"role": "robot", "content": "x"}]}, "role must be"),

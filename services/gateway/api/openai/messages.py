@@ -104,10 +104,9 @@ def _part(part: Fields, *, urls: bool) -> tuple[str, str]:
         case "text" | "refusal" as kind:
             return "", part.text(kind)
         case "image_url":
-            url = part.raw("image_url")
-            return read_image(
-                url if isinstance(url, str) else part.object("image_url", "Image").text("url"), urls=urls
-            ), ""
+            given = part.raw("image_url")
+            url = given if isinstance(given, str) else part.object("image_url", "Image").text("url")
+            return read_image(url, urls=urls), ""
         case other:
             raise InvalidRequest(f"content of type {other[:50]!r} is not supported here", param="messages")
 

@@ -38,11 +38,19 @@ def _tool(read: dict[str, Any], given: Fields) -> dict[str, Any]:
     if not read["function"]["name"]:
         raise InvalidRequest("the function of a tool must have a name", param="tools")
     function = given.object("function", "ToolFunction")
-    parameters = function.mapping("parameters")
-    read_format(parameters)
     strict = {"strict": True} if function.flag("strict", False) else {}
-    parameters = {"type": "object", "properties": {}, **parameters}
+    parameters = {"type": "object", "properties": {}, **_parameters(function)}
     return {**read, "function": {**read["function"], "parameters": parameters, **strict}}
+
+
+def _parameters(function: Fields) -> dict[str, Any]:
+    """A schema that can be kept to, as a format must be."""
+    parameters = function.mapping("parameters")
+    try:
+        read_format(parameters)
+    except InvalidRequest as error:
+        raise InvalidRequest(f"the parameters of a tool: {error.message}", param="tools") from None
+    return parameters
 
 
 def _chosen(declared: Tools, body: Fields) -> tuple[Tools, ToolChoice]:
