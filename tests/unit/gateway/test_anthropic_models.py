@@ -82,6 +82,7 @@ async def test_what_is_no_page(http: httpx.AsyncClient, query: dict[str, Any]) -
 
 
 async def test_one_model(http: httpx.AsyncClient) -> None:
+    assert len((await http.get("/v1/models/")).json()["data"]) == len(NAMES)
     assert (await http.get("/v1/models/me/m1:latest")).json()["id"] == "me/m1:latest"
     missing = await http.get("/v1/models/nobody")
     assert (missing.status_code, missing.json()["error"]["type"]) == (404, "not_found_error")

@@ -41,6 +41,8 @@ async def listed(call: Call) -> Response:
 async def one(call: Call) -> Response:
     """Names may have slashes and a tag; the answer has the name as it was sent."""
     name = call.scope["path_params"]["name"]
+    if not name:
+        return await listed(call)
     model = await describe(call, name)
     return json_answer(_model(name, model.modified_at))
 
