@@ -38,6 +38,9 @@ log = structlog.get_logger(__name__)
 DEADLINE_SECONDS: Final = 86_400.0
 """For who names none."""
 
+SHORTEST_SECONDS: Final = 0.1
+"""Left for a request that begins just before its deadline."""
+
 MOST_OPEN: Final = 1000
 """Of one organization."""
 
@@ -95,6 +98,8 @@ class InBackground:
         except NotFound:
             return Ended({"status": "failed"}, None)  # nobody can read it either
         frames: list[Frame] = []
+        if work.deadline_at <= time.time():
+            return _failed(opened.reply, frames, DeadlineExceeded())
         try:
             response = await _answer(ctx, opened, following, frames)
             return Ended(response, Told(frames) if work.streams else None)
@@ -127,9 +132,6 @@ class InBackground:
 async def _answer(ctx: Context, opened: Opened, following: Following, frames: list[Frame]) -> dict[str, Any]:
     """Raises ``NoCallerError`` and ``ServiceError``."""
     row, reply = opened.row, opened.reply
-    seconds = min(row.deadline_at - time.time(), ctx.settings.request_deadline_seconds)
-    if seconds <= 0:
-        raise DeadlineExceeded
     caller = await act_for_owner(
         ctx,
         organization=row.organization_id,
@@ -145,7 +147,9 @@ async def _answer(ctx: Context, opened: Opened, following: Following, frames: li
         scope={"method": "POST", "path": "/v1/responses"},
         body=opened.body,
         priority="batch",
-        deadline_seconds=seconds,
+        deadline_seconds=min(
+            max(row.deadline_at - time.time(), SHORTEST_SECONDS), ctx.settings.request_deadline_seconds
+        ),
     )
     try:
         await whole_answer(call, *await prepare(call, reply.asked))
