@@ -342,6 +342,14 @@ class TestLlamaCpp:
         assert await llama.tokenize("<|im_end|>", special=True) == [2]
         assert len(await llama.tokenize("<|im_end|>", special=False)) == len("<|im_end|>")
 
+    async def test_a_prompt_of_token_ids(self, llama: LlamaCppModel) -> None:
+        ids = tuple(await llama.tokenize("hello", special=True))
+        of_text, of_ids = generate("hello", raw=True), generate("", raw=True, context=ids)
+        assert (await run(llama, of_ids))[:2] == (await run(llama, of_text))[:2]
+        with pytest.raises(InvalidRequest):
+            await run(llama, generate("", raw=True, context=(10**6,)))
+        await run(llama, of_ids)  # it lives
+
     async def test_negative_means_all(self, llama: LlamaCppModel) -> None:
         _, _, finish = await run(llama, chat(repeat_last_n=-1, num_keep=-5, num_predict=3))
         assert finish.completion_tokens == 3

@@ -60,7 +60,8 @@ async def _generate_prompt(process: LlamaProcess, job: Job, template: Template, 
     else:
         messages = conversation(task, job.model)
         text = await template.render(messages)
-    ids = [*task.context, *await tokenize(process, text, special=True)]
+    only_ids = task.context and not text  # else what the model wants at the start would end them
+    ids = [*task.context, *(() if only_ids else await tokenize(process, text, special=True))]
     if not ids:
         raise InvalidRequest("the prompt is empty")
     return Prompt(ids, text, messages)

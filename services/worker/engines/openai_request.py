@@ -27,7 +27,8 @@ async def openai_request(job: Job, name: str) -> tuple[str, dict[str, Any]]:
     body = {"model": name, "stream": True, "stream_options": {"include_usage": True}} | _sampling(job)
     if task.raw or task.suffix:
         more = {"suffix": task.suffix} if task.suffix else {}
-        return "completions", body | {"prompt": task.prompt} | more
+        prompt = list(task.context) if task.raw and task.context else task.prompt
+        return "completions", body | {"prompt": prompt} | more
     messages = conversation(task, job.model)
     await asyncio.to_thread(check_images, messages)
     body["messages"] = await asyncio.to_thread(wire_messages, messages, reasoning=False)

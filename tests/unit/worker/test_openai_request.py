@@ -42,6 +42,8 @@ async def test_chat(changes: dict[str, Any], sent: dict[str, Any]) -> None:
 async def test_what_is_no_chat_is_a_completion() -> None:
     path, body = await openai_request(job(generate("hi", raw=True)), "m")
     assert (path, body["prompt"], body.get("suffix")) == ("completions", "hi", None)
+    path, body = await openai_request(job(generate("", context=(1, 2), raw=True)), "m")
+    assert (path, body["prompt"]) == ("completions", [1, 2])
     path, body = await openai_request(job(generate("def f(", suffix="return")), "m")
     assert (path, body["prompt"], body["suffix"]) == ("completions", "def f(", "return")
 
