@@ -138,6 +138,17 @@ FIELDS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "input": texts | st.lists(texts, max_size=3) | st.lists(st.integers(-1, 2**32), max_size=3),
         "encoding_format": st.sampled_from(["float", "base64"]),
     },
+    "POST /v1/responses": {
+        "model": names,
+        "input": texts | messages,
+        "instructions": texts,
+        "max_output_tokens": few,
+        "store": st.just(False),
+        "stream": flags,
+        "reasoning": st.sampled_from([{"effort": "low"}, {"effort": "x"}, {}]),
+        "text": st.sampled_from([{"format": {"type": "text"}}, {"format": {"type": "x"}}, {"verbosity": "low"}]),
+    },
+    "POST /v1/messages/count_tokens": {"model": names, "messages": messages, "system": texts},
     "POST /v1/messages": {
         "model": names,
         "messages": messages,

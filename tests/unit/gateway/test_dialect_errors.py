@@ -41,9 +41,18 @@ BODIES: Final[dict[str, dict[str, Any]]] = {
     "/v1/completions": {"model": "m", "prompt": "hi"},
     "/v1/embeddings": {"model": "m", "input": "hi"},
     "/v1/rerank": {"model": "m", "query": "q", "documents": ["a"]},
+    "/v1/responses": {"model": "m", "input": "hi", "store": False},
     "/v1/messages": CHAT | {"max_tokens": 5},
+    "/v1/messages/count_tokens": CHAT,
 }
-STREAMING: Final = ("/api/chat", "/api/generate", "/v1/chat/completions", "/v1/completions", "/v1/messages")
+STREAMING: Final = (
+    "/api/chat",
+    "/api/generate",
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/responses",
+    "/v1/messages",
+)
 
 
 def limit(kind: Any, unit: Any, limit: int, left: int, *, seconds: int = MINUTE, wait: float = 0.0) -> State:
