@@ -22,6 +22,8 @@ class Estimate:
 
     prompt: int
     answer: int
+    takes_slot: bool = True
+    """A slot of a model; who only has tokens counted does not."""
 
     @property
     def total(self) -> int:
@@ -30,8 +32,10 @@ class Estimate:
 
 def estimate(task: InferenceTask, model: ModelRef) -> Estimate:
     """From the length of its text, and the answer it asks for or a likely one."""
-    if task.kind in {"load", "tokenize", "detokenize"} or task.debug_render_only:
-        return Estimate(0, 0)  # nothing is computed, and nothing billed
+    if task.kind == "load":
+        return Estimate(0, 0)
+    if task.kind in {"tokenize", "detokenize"} or task.debug_render_only:
+        return Estimate(0, 0, takes_slot=False)
     characters = len(task.prompt) + len(task.suffix) + len(task.system or "") + sum(map(len, task.inputs))
     characters += sum(len(message.content) + len(message.thinking) for message in task.messages)
     characters += len(orjson.dumps(task.tools)) if task.tools else 0

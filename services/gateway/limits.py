@@ -92,6 +92,8 @@ class Limiter:
     ) -> Allowance | None:
         """None for who has no limits. Raises ``LimitReached``, and ``Unavailable`` while Redis is away."""
         found = checks(caller.limits, model, expected.total, time.time())
+        if not expected.takes_slot:
+            found = [check for check in found if check.kind != "streams"]
         if not found:
             return None
         decision = await self._decide(caller, lambda seeds: self._store.admit(request_id, deadline, found, seeds))

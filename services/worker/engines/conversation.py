@@ -13,7 +13,7 @@ def conversation(task: InferenceTask, model: ModelRef) -> tuple[ChatMessage, ...
         question = ChatMessage(role="user", content=task.prompt, images=task.images)
         return _matched((*_system(system), *stored, question))
     brings_one = bool(task.messages) and task.messages[0].role == "system"
-    return _matched((*(() if brings_one else _system(model.system)), *model.messages, *task.messages))
+    return _matched(_one_system((*(() if brings_one else _system(model.system)), *model.messages, *task.messages)))
 
 
 def thinks(task: InferenceTask, model: ModelRef) -> bool:
@@ -24,6 +24,15 @@ def thinks(task: InferenceTask, model: ModelRef) -> bool:
 def think_level(task: InferenceTask) -> str:
     """``low``, ``medium``, ``high`` or ``max``; empty if none was asked for."""
     return task.think if isinstance(task.think, str) else ""
+
+
+def _one_system(messages: tuple[ChatMessage, ...]) -> tuple[ChatMessage, ...]:
+    """Those of the system that stand at the beginning as one: many templates have a place for one alone."""
+    count = next((index for index, message in enumerate(messages) if message.role != "system"), len(messages))
+    if count < 2:
+        return messages
+    text = "\n\n".join(filter(None, (message.content for message in messages[:count])))
+    return (messages[0].model_copy(update={"content": text}), *messages[count:])
 
 
 def _system(text: str) -> tuple[ChatMessage, ...]:

@@ -108,4 +108,7 @@ def length(prompt: Prompt) -> int:
 
 
 def _too_long(prompt: Prompt, limit: int) -> ContextExceeded:
-    return ContextExceeded(f"the prompt has {len(prompt.ids)} tokens: it exceeds the context length of {limit + 1}")
+    """In words that clients look for: Claude Code makes its conversation shorter by these numbers."""
+    return ContextExceeded(
+        f"prompt is too long: {len(prompt.ids)} tokens > {limit} maximum; it exceeds the context length"
+    )

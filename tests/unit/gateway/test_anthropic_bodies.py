@@ -133,6 +133,7 @@ async def test_what_is_absent_is_left_to_the_model_but_thinking(gateway: Gateway
     assert task == InferenceTask(
         kind="chat",
         messages=(ChatMessage(role="user", content="hello"),),
+        truncate=False,
         options=task.options.model_copy(update={"num_predict": 20, "temperature": 0.8, "top_k": 40, "top_p": 0.9}),
     )
 
@@ -245,8 +246,9 @@ async def test_tool_choice(
         ({"thinking": {"type": "adaptive"}}, True),
         ({"thinking": {"type": "disabled"}, "output_config": {"effort": "high"}}, False),
         ({"thinking": {"type": "adaptive"}, "output_config": {"effort": "low"}}, "low"),
-        ({"output_config": {"effort": "xhigh"}}, "high"),
-        ({"output_config": {"effort": "max"}}, "max"),
+        ({"thinking": {"type": "enabled"}, "output_config": {"effort": "xhigh"}}, "high"),
+        ({"thinking": {"type": "enabled"}, "output_config": {"effort": "max"}}, "max"),
+        ({"output_config": {"effort": "high"}}, False),
     ],
 )
 async def test_thinking(gateway: Gateway, http: httpx.AsyncClient, given: dict[str, Any], think: Any) -> None:

@@ -148,6 +148,14 @@ async def test_parameters_of_tools_are_kept_whole() -> None:
     ]
 
 
+async def test_a_bound_nobody_can_build_is_none() -> None:
+    """Clients bound texts by half a million characters, and their users cannot change it."""
+    given: dict[str, Any] = {"properties": {"x": {"type": "string", "maxLength": 524288, "minLength": 1}}}
+    task = await task_of(chat_completions, {"model": "tools", "messages": HELLO, "tools": [a_tool(**given)]})
+    (tool,) = task.tools
+    assert tool["function"]["parameters"]["properties"] == {"x": {"type": "string", "minLength": 1}}
+
+
 async def test_roles_names_and_reasoning_of_history() -> None:
     messages = [
         {"role": "developer", "content": [{"type": "text", "text": "be"}, {"type": "text", "text": "brief"}]},

@@ -211,6 +211,8 @@ async def test_tools_and_which_of_them_may_be_called(gateway: Gateway, http: htt
     assert await offered({"type": "function", "name": "weather"}) == (["weather"], "required")
     find = {"type": "function", "name": "find", "namespace": "crm"}
     assert await offered({"type": "allowed_tools", "mode": "auto", "tools": [find]}) == (["crm.find"], "auto")
+    await reply(http, model="tools", tools=[{"type": "web_search", "external_web_access": False}, WEATHER])
+    assert [tool["function"]["name"] for tool in gateway.task.tools] == ["weather"]
     await reply(http, **tools, parallel_tool_calls=False)
     assert not gateway.task.parallel_tool_calls
 
@@ -232,7 +234,7 @@ async def test_thoughts_text_and_calls_of_an_answer(gateway: Gateway, http: http
     assert (second.namespace, second.name, second.arguments) == ("crm", "find", "{}")
     assert second.call_id == f"call_{gateway.streams[0].request_id}_3"
     assert shown.usage is not None
-    assert shown.usage.output_tokens_details.reasoning_tokens == 1
+    assert 0 < shown.usage.output_tokens_details.reasoning_tokens < shown.usage.output_tokens
 
 
 async def test_logprobs(gateway: Gateway, http: httpx.AsyncClient) -> None:
@@ -286,7 +288,7 @@ async def test_how_long_a_prompt_is(gateway: Gateway, http: httpx.AsyncClient) -
         ({"top_logprobs": 21}, "top_logprobs", "top_logprobs"),
         ({"truncation": "always"}, "truncation", "truncation"),
         ({"text": {"format": {"type": "grammar"}}}, "text.format", "text.format"),
-        ({"tools": [{"type": "web_search"}]}, "tools[0]: tools of type 'web_search'", "tools[0]"),
+        ({"tools": [{"type": "file_search"}]}, "tools[0]: tools of type 'file_search'", "tools[0]"),
         ({"tools": [{"type": "custom", "name": "c"}]}, "'custom'", "tools[0]"),
         ({"tools": [{"type": "function"}]}, "name is required", "tools[0]"),
         ({"tools": [{**CRM, "tools": [{"type": "custom", "name": "c"}]}]}, "'custom'", "tools[0].tools"),

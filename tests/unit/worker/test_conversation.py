@@ -29,6 +29,12 @@ MODEL = a_model(system="be kind", messages=(SHOT,))
         pytest.param(a_chat(USER), a_model(), (USER,), id="as it is"),
         pytest.param(a_chat(USER), MODEL, (KIND, SHOT, USER), id="the model's own words first"),
         pytest.param(
+            a_chat(KIND, said("system", "be brief"), USER, KIND, KIND),
+            a_model(),
+            (said("system", "be kind\n\nbe brief"), USER, KIND, KIND),
+            id="one system at the beginning",
+        ),
+        pytest.param(
             a_chat(said("system", "be brief"), USER), MODEL, (SHOT, said("system", "be brief"), USER), id="own"
         ),
         pytest.param(an_instruction(), MODEL, (KIND, SHOT, USER), id="generate is a chat of one turn"),

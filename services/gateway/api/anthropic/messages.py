@@ -24,7 +24,7 @@ async def create(call: Call) -> Response:
 async def count_tokens(call: Call) -> Response:
     """The prompt is rendered where the model is. How long an upstream makes it, nobody can know: that is estimated."""
     asked = await read_request(call, to_be_answered=False)
-    rendered = asked.task.model_copy(update={"debug_render_only": True, "truncate": False})
+    rendered = asked.task.model_copy(update={"debug_render_only": True})
     try:
         _, end = await whole_answer(call, asked.model, rendered)
         length = end.prompt_length

@@ -59,6 +59,7 @@ async def read_request(call: Call, *, to_be_answered: bool = True) -> Asked:
         parallel_tool_calls=tools.parallel,
         format=output,
         think=think if "thinking" in model.capabilities else None,
+        truncate=False,
         options=resolve_options(model, _read_options(body, longest, stops)),
     )
     return Asked(name, model, task, stops, stream, shows_thinking)
@@ -99,7 +100,10 @@ def _share(body: Fields, name: str) -> float | None:
 
 
 def _read_think(body: Fields) -> Think:
-    """Nobody who does not ask for thinking expects it: the first block of an answer is taken for its text."""
+    """Nobody who does not ask for thinking expects it: the first block of an answer is taken for its text.
+
+    An effort alone is none: clients that switch thinking off send one.
+    """
     kind = body.object("thinking", "ThinkingConfig").text("type")
     effort = body.object("output_config", "OutputConfig").text("effort")
     if kind not in ("", "enabled", "adaptive", "disabled"):
@@ -110,7 +114,7 @@ def _read_think(body: Fields) -> Think:
         raise InvalidRequest(
             f"output_config.effort must be one of {', '.join(_EFFORTS)}, not {effort[:50]!r}", param="output_config"
         )
-    if kind == "disabled" or not (kind or effort):
+    if kind in ("", "disabled"):
         return False
     return _EFFORTS.get(effort, True)
 

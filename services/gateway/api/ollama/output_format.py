@@ -12,7 +12,8 @@ from services.gateway.api.ollama.wire import encode
 LARGEST_COUNT: Final = 100_000
 """Grammars are built out of every repetition: a thousand million items would take all memory of the machine."""
 
-_COUNTS: Final = ("minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties")
+_UPPER: Final = ("maxItems", "maxLength", "maxProperties")
+_COUNTS: Final = (*_UPPER, "minItems", "minLength", "minProperties")
 
 
 def read_format(value: Any) -> OutputFormat:
@@ -38,6 +39,19 @@ def _check_end(schema: dict[str, Any]) -> None:
         raise InvalidRequest("invalid format: the references of the schema are too many to follow") from None
     if endless:
         raise InvalidRequest("invalid format: no value can match a schema whose required part contains itself")
+
+
+def without_large_bounds(schema: Any) -> Any:
+    """Upper bounds above ``LARGEST_COUNT`` are as good as none, where nobody can be told to leave them out."""
+    if isinstance(schema, list):
+        return [without_large_bounds(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        name: without_large_bounds(value)
+        for name, value in schema.items()
+        if not (name in _UPPER and isinstance(value, int | float) and value > LARGEST_COUNT)
+    }
 
 
 def _check_counts(node: Any) -> None:

@@ -8,7 +8,7 @@ from libs.common.contracts.inference import ToolChoice
 from libs.common.errors import InvalidRequest
 from services.gateway.api.json_body import Fields
 from services.gateway.api.ollama import tools as ollama_tools
-from services.gateway.api.ollama.output_format import read_format
+from services.gateway.api.ollama.output_format import read_format, without_large_bounds
 
 Tools = tuple[dict[str, Any], ...]
 
@@ -45,7 +45,7 @@ def _tool(read: dict[str, Any], given: Fields) -> dict[str, Any]:
 
 def _parameters(function: Fields) -> dict[str, Any]:
     """A schema that can be kept to, as a format must be."""
-    parameters = function.mapping("parameters")
+    parameters: dict[str, Any] = without_large_bounds(function.mapping("parameters"))
     try:
         read_format(parameters)
     except InvalidRequest as error:

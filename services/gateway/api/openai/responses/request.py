@@ -127,7 +127,7 @@ def _format(given: Fields) -> OutputFormat:
 
 def _truncate(body: Fields) -> bool:
     """Where nothing is said, as all dialects here."""
-    truncation = body.text("truncation") or "auto"
+    truncation = body.text("truncation") or "disabled"
     if truncation not in ("auto", "disabled"):
         raise InvalidRequest("truncation must be auto or disabled", param="truncation")
     return truncation == "auto"
@@ -146,5 +146,5 @@ def _echo(body: Fields, tools: Tools, options: dict[str, Any]) -> dict[str, Any]
         "tools": tools.shown,
         "top_logprobs": body.integer("top_logprobs") or 0,
         "top_p": options["top_p"],
-        "truncation": body.raw("truncation") or "auto",
+        "truncation": body.raw("truncation") or "disabled",
     }

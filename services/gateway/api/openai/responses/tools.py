@@ -2,11 +2,15 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from libs.common.errors import InvalidRequest
 from services.gateway.api.json_body import Fields, nodes_of
 from services.gateway.api.openai.tools import ToolUse, read_tool_use
+
+
+SEARCHES: Final = ("web_search", "web_search_preview", "web_search_2025_08_26", "web_search_preview_2025_03_11")
+"""Offered by Codex unless it is told not to. A model that is not told of it answers without."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,8 @@ def _functions(tools: list[Fields]) -> Iterator[tuple[Function, Fields]]:
                     if member.text("type") != "function":
                         raise _not_here(f"{where}.tools", member.text("type"))
                     yield Function(_name(member, f"{where}.tools"), namespace), member
+            case kind if kind in SEARCHES:
+                continue
             case other:
                 raise _not_here(where, other)
 
