@@ -15,6 +15,7 @@ from services.gateway.permissions import whose
 from services.gateway.responses import keeping
 from services.gateway.responses.memory import Turn
 from services.gateway.store import responses as store
+from services.gateway.store.responses import StoredResponse
 
 MOST_TURNS: Final = 500
 MOST_BYTES: Final = 64 * 1024 * 1024
@@ -62,19 +63,24 @@ async def _read(ctx: Context, caller: Identity, response_id: str) -> list[Turn]:
     for row in rows:
         if row.id != expected:
             break
-        opened = await asyncio.to_thread(keeping.open_row, ctx, row)
         if row.status not in ("completed", "incomplete"):
             raise InvalidRequest(
                 f"the response '{row.id}' cannot be gone on from: it is {row.status}", param="previous_response_id"
             )
-        size = len(row.sealed_request) + len(row.sealed_response or b"")
-        turn = Turn(row.organization_id, row.user_id, row.previous_id or "", opened.items, size)
+        turn = await asyncio.to_thread(_turn, ctx, row)
         ctx.turns.put(row.id, turn)
         turns.append(turn)
         expected = row.previous_id
     if not turns:
         raise _not_found(response_id)
     return turns
+
+
+def _turn(ctx: Context, row: StoredResponse) -> Turn:
+    """It takes its time. Raises ``NotFound``."""
+    size = len(row.sealed_request) + len(row.sealed_response or b"")
+    items = keeping.open_row(ctx, row).items
+    return Turn(row.organization_id, row.user_id, row.previous_id or "", items, size)
 
 
 def _not_found(response_id: str) -> PreviousResponseNotFound:

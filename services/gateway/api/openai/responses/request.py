@@ -126,7 +126,7 @@ def _format(given: Fields) -> OutputFormat:
 
 
 def _truncate(body: Fields) -> bool:
-    """Where nothing is said, as all dialects here."""
+    """Where nothing is said, nothing is cut off, as with OpenAI: agents make room when they are told to."""
     truncation = body.text("truncation") or "disabled"
     if truncation not in ("auto", "disabled"):
         raise InvalidRequest("truncation must be auto or disabled", param="truncation")

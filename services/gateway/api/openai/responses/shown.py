@@ -1,6 +1,7 @@
 """A response as its clients see it, whatever has become of it."""
 
 from dataclasses import dataclass
+from math import ceil
 from typing import Any, Final, Literal
 
 from libs.common.contracts.tokens import StreamEnd
@@ -41,8 +42,9 @@ class Reply:
             **more,
         }
 
-    def ended(self, output: list[Item], end: StreamEnd, reasoning_tokens: int) -> dict[str, Any]:
-        usage = _usage(end, reasoning_tokens)
+    def ended(self, output: list[Item], end: StreamEnd, thinking_share: float) -> dict[str, Any]:
+        """``thinking_share``: of what was generated, from 0 to 1."""
+        usage = _usage(end, thinking_share)
         if end.done_reason == "length":
             return self.shown("incomplete", output, incomplete_details={"reason": "max_output_tokens"}, usage=usage)
         return self.shown("completed", output, usage=usage)
@@ -59,12 +61,12 @@ def _code(error: ServiceError) -> str:
     return "invalid_prompt" if isinstance(error, InvalidRequest) else "server_error"
 
 
-def _usage(end: StreamEnd, reasoning_tokens: int) -> dict[str, Any]:
+def _usage(end: StreamEnd, thinking_share: float) -> dict[str, Any]:
     asked, answered = end.usage.prompt_tokens, end.usage.completion_tokens
     return {
         "input_tokens": asked,
         "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
         "output_tokens": answered,
-        "output_tokens_details": {"reasoning_tokens": min(reasoning_tokens, answered)},
+        "output_tokens_details": {"reasoning_tokens": ceil(answered * thinking_share)},
         "total_tokens": asked + answered,
     }

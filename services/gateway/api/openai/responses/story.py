@@ -26,7 +26,9 @@ class Story:
 
         self._reply = reply
         self._open: _Thought | _Said | None = None
-        self._thinking_tokens = 0
+        self._thought, self._told = 0, 0
+        """Characters."""
+
         self._runs = False
 
     def begin(self) -> Iterator[Event]:
@@ -41,9 +43,10 @@ class Story:
             self._runs = True
             yield {"type": "response.in_progress", "response": self._reply.shown("in_progress", [])}
         if frame.thinking:
-            self._thinking_tokens += frame.least_tokens
+            self._thought += len(frame.thinking)
             yield from self._think(frame.thinking)
         if frame.text:
+            self._told += len(frame.text)
             yield from self._say(frame.text, [] if frame.thinking else frame.logprobs)
         for call in frame.tool_calls:
             yield from self._call(call)
@@ -52,8 +55,13 @@ class Story:
         if not self.output and self._open is None:
             yield from self._say("", [])
         yield from self._close("incomplete" if end.done_reason == "length" else "completed")
-        self.response = self._reply.ended(self.output, end, self._thinking_tokens)
+        self.response = self._reply.ended(self.output, end, self._thinking_share)
         yield {"type": f"response.{self.response['status']}", "response": self.response}
+
+    @property
+    def _thinking_share(self) -> float:
+        """Of all that was generated, in characters: nobody counts its tokens."""
+        return self._thought / max(1, self._thought + self._told)
 
     def hear(self, frame: Frame) -> None:
         """Without telling it."""
@@ -94,6 +102,7 @@ class Story:
         """Whole: that is how they come."""
         yield from self._close()
         item = self._called(call)
+        self._told += len(item["name"]) + len(item["arguments"])
         where = {"item_id": item["id"], "output_index": len(self.output)}
         index, arguments = {"output_index": len(self.output)}, item["arguments"]
         begun = {**item, "arguments": "", "status": "in_progress"}

@@ -8,7 +8,6 @@ from libs.common.errors import InvalidRequest
 from services.gateway.api.json_body import Fields, nodes_of
 from services.gateway.api.openai.tools import ToolUse, read_tool_use
 
-
 SEARCHES: Final = ("web_search", "web_search_preview", "web_search_2025_08_26", "web_search_preview_2025_03_11")
 """Offered by Codex unless it is told not to. A model that is not told of it answers without."""
 
