@@ -21,6 +21,7 @@ ENDPOINTS: Final = (
     "/v1/chat/completions",
     "/v1/completions",
     "/v1/embeddings",
+    "/v1/responses",
     "/api/chat",
     "/api/generate",
     "/api/embed",

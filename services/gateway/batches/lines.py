@@ -22,6 +22,7 @@ from services.gateway.api.openai.chat import chat_completions
 from services.gateway.api.openai.completions import completions
 from services.gateway.api.openai.embeddings import embeddings
 from services.gateway.api.openai.errors import OPENAI
+from services.gateway.api.openai.responses.create import create
 from services.gateway.batches.reading import place_of
 from services.gateway.batches.results import KEY_GONE, answer_line
 from services.gateway.context import Context
@@ -35,10 +36,13 @@ ENDPOINTS: Final[Mapping[str, tuple[Handler, Dialect]]] = {
     "/v1/chat/completions": (chat_completions, OPENAI),
     "/v1/completions": (completions, OPENAI),
     "/v1/embeddings": (embeddings, OPENAI),
+    "/v1/responses": (create, OPENAI),
     "/api/chat": (chat, OLLAMA),
     "/api/generate": (generate, OLLAMA),
     "/api/embed": (embed, OLLAMA),
 }
+
+NOT_WHOLE: Final = ("stream", "background")
 
 
 @dataclass(frozen=True)
@@ -99,11 +103,11 @@ async def _respond(ctx: Context, line: ClaimedLine, body: dict[str, Any], follow
 
 
 def _whole(endpoint: str, body: dict[str, Any]) -> dict[str, Any]:
-    """Ollama's doors stream unless told otherwise. Raises ``InvalidRequest`` for what asks OpenAI's for a stream."""
-    rest = {name: value for name, value in body.items() if name.lower() != "stream"}
-    if not endpoint.startswith("/api/") and any(body[name] not in (None, False) for name in body.keys() - rest.keys()):
-        raise InvalidRequest("'stream' is not supported in a batch", param="stream")
-    return rest | {"stream": False}
+    """Ollama's doors stream unless told otherwise. Raises ``InvalidRequest`` for what asks OpenAI's for it."""
+    for name in NOT_WHOLE if not endpoint.startswith("/api/") else ():
+        if any(value not in (None, False) for given, value in body.items() if given.lower() == name):
+            raise InvalidRequest(f"'{name}' is not supported in a batch", param=name)
+    return {name: value for name, value in body.items() if name.lower() != "stream"} | {"stream": False}
 
 
 def _noted(line: ClaimedLine, custom_id: str, following: Following, response: Response) -> bytes:

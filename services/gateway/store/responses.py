@@ -47,13 +47,13 @@ class StoredResponse:
 
 
 async def insert(tx: Transaction, response: StoredResponse, days: int) -> None:
-    """``days``: how long it is kept."""
+    """``days``: how long it is kept. One that is there stays: a line of a batch may be answered by two gateways."""
     await tx.execute(
         """
         insert into responses (id, organization_id, user_id, key_id, previous_id, background, streams, status,
                                sealed_request, sealed_response, created_at, expires_at, deadline_at)
         values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, to_timestamp(%s), now() + make_interval(days => %s),
-                to_timestamp(%s))
+                to_timestamp(%s)) on conflict do nothing
         """,
         [
             response.id, response.organization_id, response.user_id, response.key_id, response.previous_id,

@@ -393,6 +393,21 @@ async def test_openais_routes_refuse_to_stream(lane: Lane) -> None:
         assert [(each["custom_id"], each["response"]["status_code"]) for each in errors] == [("a", 400), ("b", 400)]
 
 
+async def test_responses_are_stored_and_never_in_the_background(lane: Lane) -> None:
+    def response(custom_id: str, **body: Any) -> dict[str, Any]:
+        asked = {"model": "m", "input": "hi", **body}
+        return {"custom_id": custom_id, "method": "POST", "url": "/v1/responses", "body": asked}
+
+    lines = [response("a", store=True), response("b", background=True)]
+    async with lane.http() as http, lane.running():
+        done = await ended(http, await lane.begin(http, lines, "/v1/responses"), "completed")
+        (answer,) = await content_of(http, done["output_file_id"])
+        stored = answer["response"]["body"]
+        assert (await http.get(f"/v1/responses/{stored['id']}")).json() == stored
+        (error,) = await content_of(http, done["error_file_id"])
+        assert (error["custom_id"], error["response"]["body"]["error"]["param"]) == ("b", "background")
+
+
 async def test_a_bad_file_says_which_lines_are_wrong(lane: Lane) -> None:
     bad = ["{", line("a"), line("a"), {**line("b"), "url": "/api/chat"}, {**line("c"), "method": "GET"}, "", "[]"]
     async with lane.http() as http, lane.running():

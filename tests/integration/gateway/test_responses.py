@@ -314,7 +314,7 @@ async def test_a_person_and_an_organization_are_forgotten_with_what_they_stored(
     exported = await batches.export(house.ctx, "u", "o")
     assert [row["status"] for row in exported.responses.rows] == ["completed"]
     await batches.forget_user(house.ctx, "u")
-    assert await house.rows("user_id") == [("v",), ("w",)]
+    assert sorted(await house.rows("user_id")) == [("v",), ("w",)]
     await batches.forget_organization(house.ctx, "o")
     assert await house.rows("user_id") == [("w",)]
 
