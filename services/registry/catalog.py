@@ -1,8 +1,9 @@
 """Which models there are: import, resolve, list and describe them."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 
@@ -30,6 +31,8 @@ from services.registry.store import versions as version_store
 from services.registry.store.models import Content, Saved, StoredModel
 
 log = structlog.get_logger(__name__)
+
+Found = TypeVar("Found")
 
 ANNOUNCE_AGAIN_SECONDS: Final = 1.0
 
@@ -154,15 +157,19 @@ async def facts_of(ctx: Context, gguf: Blob) -> GgufInfo:
 
 async def resolve(ctx: Context, name: str) -> ModelRef:
     """Raises ``InvalidModelName`` and ``ModelNotFound``."""
-    parsed = names.parse(name)
-    model = await find(ctx, parsed)
+    model = await find(ctx, names.parse(name))
     if model is not None:
         return described.reference(model)
+    return await find_virtual(ctx, name, ctx.virtual_models.resolve)
+
+
+async def find_virtual(ctx: Context, name: str, look: Callable[[ModelName], Found | None]) -> Found:
+    """By this look at what workers announce, of which all are heard first. Raises as ``resolve``."""
     await ctx.virtual_models.wait_for_first_round()
-    virtual = ctx.virtual_models.resolve(parsed)
-    if virtual is None:
+    found = look(names.parse(name))
+    if found is None:
         raise _not_found(name)
-    return virtual
+    return found
 
 
 async def list_models(ctx: Context) -> tuple[ModelSummary, ...]:
@@ -176,14 +183,9 @@ async def list_models(ctx: Context) -> tuple[ModelSummary, ...]:
 
 async def describe(ctx: Context, name: str, *, verbose: bool) -> ModelDescription:
     """With ``verbose`` the file is read again, for seconds. Raises ``InvalidModelName`` and ``ModelNotFound``."""
-    parsed = names.parse(name)
-    model = await find(ctx, parsed)
+    model = await find(ctx, names.parse(name))
     if model is None:
-        await ctx.virtual_models.wait_for_first_round()
-        virtual = ctx.virtual_models.describe(parsed)
-        if virtual is None:
-            raise _not_found(name)
-        return virtual
+        return await find_virtual(ctx, name, ctx.virtual_models.describe)
     content = model.content
     info, tensors = (
         await gguf_info.read_in_full(ctx.blobs.path(model.weights)) if verbose else (content.facts.model_info, ())

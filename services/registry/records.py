@@ -61,20 +61,7 @@ async def get(ctx: Context, name: str) -> Model:
     model = None if stored is None else _stored(stored)
     if addition is not None:
         return _added(addition, model)
-    return model or await _virtual(ctx, name)
-
-
-async def _virtual(ctx: Context, name: str) -> Model:
-    ref = await catalog.resolve(ctx, name)
-    summary = ModelSummary(
-        name=names.parse(name).display,
-        digest=ref.digest,
-        size=ref.size,
-        modified_at=ctx.virtual_models.since,
-        details=ref.details,
-        capabilities=ref.capabilities,
-    )
-    return _served(summary)
+    return model or _served(await catalog.find_virtual(ctx, name, ctx.virtual_models.summarize))
 
 
 def _served(summary: ModelSummary) -> Model:

@@ -19,7 +19,7 @@ from libs.common.contracts.registry import (
 )
 from libs.common.database import EVERY_ORGANIZATION, Transaction
 from libs.common.errors import Forbidden, InvalidRequest, ModelNotFound, Unavailable
-from services.registry import catalog
+from services.registry import catalog, names
 from services.registry.context import Context
 from services.registry.store import replicas as store
 from services.registry.store.replicas import StoredNode, StoredReplica
@@ -101,9 +101,10 @@ async def _current_digest(ctx: Context, model: str, *, own: bool) -> str:
         if own and not any(seen):
             raise Forbidden(f"model '{model}' belongs to another organization, which shares it")
         return match[1]
-    if (await catalog.resolve(ctx, model)).weights is None:
+    found = await catalog.find(ctx, names.parse(model))
+    if found is None:
+        await catalog.find_virtual(ctx, model, ctx.virtual_models.resolve)
         raise InvalidRequest(f"model '{model}' has no files to replicate")
-    found = await catalog.find_stored(ctx, model)
     if own:
         catalog.check_own(found)
     return found.digest

@@ -74,9 +74,12 @@ class VirtualModels:
         for model in self._announced():
             name = _only_name(model)
             if name is not None:
-                ref = _reference(name.display, name, model)
-                found[ref.name] = _summary(ref, self.since)
+                found[name.display] = _summary(name, _reference(name.display, name, model), self.since)
         return list(found.values())
+
+    def summarize(self, name: ModelName) -> ModelSummary | None:
+        ref = self.resolve(name)
+        return None if ref is None else _summary(name, ref, self.since)
 
     def describe(self, name: ModelName) -> ModelDescription | None:
         ref = self.resolve(name)
@@ -129,9 +132,9 @@ def _reference(known_as: str, name: ModelName, model: VirtualModel) -> ModelRef:
     )
 
 
-def _summary(ref: ModelRef, modified_at: float) -> ModelSummary:
+def _summary(name: ModelName, ref: ModelRef, modified_at: float) -> ModelSummary:
     return ModelSummary(
-        name=ref.name,
+        name=name.display,
         digest=ref.digest,
         size=ref.size,
         modified_at=modified_at,
