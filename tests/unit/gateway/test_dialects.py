@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from libs.common.contracts.inference import ChatMessage, InferenceTask, SamplingOptions, ToolCall, ToolFunction
+from libs.common.contracts.inference import InferenceTask, SamplingOptions
 from tests.e2e.contract import PIXEL
 from tests.fixtures.builders import a_model
+from tests.fixtures.conversation import ANSWER, CALLS, QUESTION, RESULTS, SYSTEM, THANKS, TOOLS
 from tests.fixtures.dialects import CHAT, DIALECTS, MESSAGES, OLLAMA, RESPONSES, Dialect
 from tests.fixtures.gateway import Gateway, a_gateway
 
@@ -17,31 +18,6 @@ OF_THE_DIALECT = {"truncate"}
 """What becomes of a prompt that is too long, each promises its own clients."""
 
 SCHEMA = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
-
-
-def a_tool(name: str) -> dict[str, Any]:
-    parameters = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
-    return {"type": "function", "function": {"name": name, "description": f"the {name}", "parameters": parameters}}
-
-
-def a_call(number: int, name: str, city: str) -> ToolCall:
-    return ToolCall(id=f"call_{number}", function=ToolFunction(name=name, arguments={"city": city}))
-
-
-SYSTEM = ChatMessage(role="system", content="Be brief.")
-QUESTION = ChatMessage(role="user", content="How is the weather in Zürich, and how late is it in Rome?")
-CALLS = ChatMessage(
-    role="assistant",
-    content="I look.",
-    thinking="Two cities.",
-    tool_calls=(a_call(1, "weather", "Zürich"), a_call(2, "time", "Rome")),
-)
-RESULTS = (
-    ChatMessage(role="tool", content="snow", tool_call_id="call_1", tool_name="weather"),
-    ChatMessage(role="tool", content="noon", tool_call_id="call_2", tool_name="time"),
-)
-ANSWER = ChatMessage(role="assistant", content="Snow, and noon.")
-THANKS = ChatMessage(role="user", content="And tomorrow?")
 
 
 @dataclass(frozen=True)
@@ -53,7 +29,6 @@ class Case:
     sayable: tuple[Dialect, ...] = DIALECTS
 
 
-TOOLS = (a_tool("weather"), a_tool("time"))
 WITHOUT_OLLAMA = (CHAT, RESPONSES, MESSAGES)
 CASES = {
     "a question": Case({"messages": (QUESTION,)}),
