@@ -15,7 +15,7 @@ from libs.common.contracts.tokens import Frame, StreamError
 from libs.common.errors import InvalidRequest, NotFound, Unauthenticated, Unavailable
 from libs.common.sealing import CannotOpenError, Place
 from services.gateway.api.caller import ANONYMOUS
-from services.gateway.api.openai.responses.items import Item
+from services.gateway.api.openai.responses.items import Item, read_input
 from services.gateway.api.openai.responses.request import Asked, read
 from services.gateway.api.openai.responses.shown import Reply, Status
 from services.gateway.api.openai.responses.story import PREFIX
@@ -77,7 +77,7 @@ class Opened:
     @property
     def items(self) -> list[dict[str, Any]]:
         """What was asked, and what was answered."""
-        return [*read(self.body).input, *self.response["output"]]
+        return [*read_input(self.body["input"]), *self.response["output"]]
 
 
 def reply_of(row: StoredResponse, body: dict[str, Any]) -> Reply:
@@ -195,7 +195,7 @@ ID_PREFIXES: Final = {"message": "msg", "reasoning": "rs", "function_call": "fc"
 def input_items(opened: Opened) -> list[Item]:
     """With ids, by which later requests may name them."""
     own = opened.row.id.removeprefix(PREFIX)
-    return [_listed(item, f"{own}_i{number}") for number, item in enumerate(read(opened.body).input)]
+    return [_listed(item, f"{own}_i{number}") for number, item in enumerate(read_input(opened.body["input"]))]
 
 
 def _listed(item: Item, name: str) -> Item:

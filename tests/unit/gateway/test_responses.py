@@ -30,6 +30,11 @@ CRM = {
 CUT_SHORT = StreamEnd(done_reason="length", usage=Usage(prompt_tokens=5, completion_tokens=2))
 
 
+DEEP: Any = "deep"
+for _ in range(300):
+    DEEP = [DEEP]
+
+
 @pytest.fixture
 async def gateway() -> AsyncIterator[Gateway]:
     async with a_gateway() as gateway:
@@ -281,6 +286,10 @@ async def test_how_long_a_prompt_is(gateway: Gateway, http: httpx.AsyncClient) -
         ({"input": [{**CALL, "arguments": "[]"}]}, "invalid tool call arguments", "input[0]"),
         ({"input": [{"type": "item_reference", "id": "nothing"}]}, "there is no item 'nothing'", "input[0]"),
         ({"input": [{"role": "user", "content": "x"}] * 10_001}, "10000", "input"),
+        ({"input": [{"role": "user", "content": [{"type": "input_text"}] * 6000}] * 2}, "10000 parts", "input[1]"),
+        ({"unknown": DEEP}, "100 levels", None),
+        ({"user": 7}, "'user'", "user"),
+        ({"max_tool_calls": "x"}, "max_tool_calls", "max_tool_calls"),
         ({"conversation": "c"}, "'conversation'", "conversation"),
         ({"prompt": {"id": "p"}}, "'prompt'", "prompt"),
         ({"include": ["everything"]}, "'everything'", "include"),

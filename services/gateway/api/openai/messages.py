@@ -74,12 +74,14 @@ def _messages(fields: Fields, names: dict[str, str], *, urls: bool) -> Iterator[
 
 def _contents(fields: Fields, *, empty_is_fine: bool, urls: bool) -> list[dict[str, Any]]:
     """Of one message or several: models see the images of a message before its text."""
-    content = fields.raw("content") or fields.raw("refusal")
+    content = fields.raw("content")
+    if content in (None, "", []) and fields.raw("refusal"):
+        content = fields.raw("refusal")
     if isinstance(content, str):
         return [{"content": content}]
     if isinstance(content, list) and content:
         return grouped([_part(part, urls=urls) for part in fields.objects("content", "ContentPart")])
-    if fields.raw("content") == "" or (empty_is_fine and not content):
+    if fields.raw("content") == "" or (empty_is_fine and content in (None, [])):
         return [{}]
     raise InvalidRequest("invalid message content type: expected text or a list of parts", param="messages")
 
@@ -132,12 +134,18 @@ def _calls(fields: Fields) -> tuple[ToolCall, ...]:
 
 def _call(fields: Fields) -> ToolCall:
     function = fields.object("function", "ToolCallFunction")
+    arguments = read_arguments(function.text("arguments"))
+    return ToolCall(id=fields.text("id"), function=ToolFunction(name=function.text("name"), arguments=arguments))
+
+
+def read_arguments(text: str) -> dict[str, Any]:
+    """Raises ``InvalidRequest``."""
     try:
-        arguments = decode(function.text("arguments").encode())
+        arguments = decode(text.encode())
     except (InvalidRequest, UnicodeEncodeError):
         arguments = None
     if not isinstance(arguments, dict):
         raise InvalidRequest("invalid tool call arguments", param="messages")
     for _node in nodes_of(arguments, "tool call arguments"):
         pass  # as deep as it goes, that is no deeper than we can follow
-    return ToolCall(id=fields.text("id"), function=ToolFunction(name=function.text("name"), arguments=arguments))
+    return arguments

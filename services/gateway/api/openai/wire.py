@@ -71,7 +71,7 @@ def read_stream(body: Fields) -> tuple[bool, bool]:
     """(whether to stream, whether the stream is to tell its usage)"""
     stream = body.flag("stream", False)
     if not stream and body.raw("stream_options") is not None:
-        raise InvalidRequest("'stream_options' is only allowed when 'stream' is true")
+        raise InvalidRequest("'stream_options' is only allowed when 'stream' is true", param="stream_options")
     return stream, body.object("stream_options", "StreamOptions").flag("include_usage", False)
 
 
@@ -109,14 +109,16 @@ def read_options(body: Fields, *, num_predict: int | None) -> dict[str, Any]:
 def read_logit_bias(body: Fields) -> tuple[tuple[int, float], ...]:
     given = body.mapping("logit_bias")
     if len(given) > MOST_BIASES:
-        raise InvalidRequest(f"'logit_bias' must not have more than {MOST_BIASES} entries")
+        raise InvalidRequest(f"'logit_bias' must not have more than {MOST_BIASES} entries", param="logit_bias")
     return tuple(_bias(token, bias) for token, bias in given.items())
 
 
 def _bias(token: str, bias: Any) -> tuple[int, float]:
     is_id = token.isascii() and token.isdigit() and len(token) < len(str(LARGEST_INT32))
     if not is_id or type(bias) not in (int, float) or abs(bias) > LARGEST_BIAS:
-        raise InvalidRequest(f"'logit_bias' must map token ids to numbers from -{LARGEST_BIAS} to {LARGEST_BIAS}")
+        raise InvalidRequest(
+            f"'logit_bias' must map token ids to numbers from -{LARGEST_BIAS} to {LARGEST_BIAS}", param="logit_bias"
+        )
     return int(token), float(bias)
 
 
@@ -140,39 +142,46 @@ def _seeded(options: SamplingOptions, number: int) -> SamplingOptions:
 
 
 def read_response_format(body: Fields) -> OutputFormat:
+    if body.raw("response_format") is None:
+        return None
     given = body.object("response_format", "ResponseFormat")
     match given.text("type"):
-        case "" | "text":
+        case "text":
             return None
         case "json_object":
             return "json"
         case "json_schema":
             return _schema(given.object("json_schema", "JsonSchema"))
         case other:
-            raise InvalidRequest(f"response_format must be text, json_object or json_schema, not {other[:50]!r}")
+            raise InvalidRequest(
+                f"response_format.type must be text, json_object or json_schema, not {other[:50]!r}",
+                param="response_format",
+            )
 
 
 def _schema(given: Fields) -> OutputFormat:
-    """Engines keep to every schema as if it were ``strict``."""
+    """Engines keep to every schema as if it were ``strict``. Users of Ollama send no name."""
     given.flag("strict", False)
-    for name, value in (("name", given.text("name")), ("schema", given.mapping("schema"))):
-        if not value:
-            raise InvalidRequest(f"'response_format.json_schema.{name}' is required")
-    return read_format(given.mapping("schema"))
+    given.text("name")
+    if not (schema := given.mapping("schema")):
+        raise InvalidRequest("'response_format.json_schema.schema' is required", param="response_format")
+    return read_format(schema)
 
 
 def read_effort(body: Fields) -> Think:
     """None leaves it to the model."""
     effort = body.text("reasoning_effort") or body.object("reasoning", "Reasoning").text("effort")
     if effort and effort not in _EFFORTS:
-        raise InvalidRequest(f"invalid reasoning value: {effort[:50]!r} (must be one of {', '.join(_EFFORTS)})")
+        raise InvalidRequest(
+            f"invalid reasoning value: {effort[:50]!r} (must be one of {', '.join(_EFFORTS)})", param="reasoning_effort"
+        )
     return _EFFORTS.get(effort)
 
 
 async def find_model(call: Call, name: str) -> ModelRef:
     """Raises ``InvalidRequest`` without a name, and what ``Models.resolve`` raises."""
     if not name:
-        raise InvalidRequest("model is required")
+        raise InvalidRequest("model is required", param="model")
     return await request.find_model(call, name)
 
 

@@ -5,9 +5,9 @@ from typing import Any, Final
 
 from libs.common.contracts.inference import ChatMessage, ToolCall, ToolFunction
 from libs.common.errors import InvalidRequest
-from services.gateway.api.json_body import MOST_OBJECTS, Fields, decode, nodes_of
+from services.gateway.api.json_body import MOST_OBJECTS, Fields
 from services.gateway.api.ollama.chat import bounded
-from services.gateway.api.openai.messages import grouped, read_image
+from services.gateway.api.openai.messages import grouped, read_arguments, read_image
 from services.gateway.api.openai.responses.tools import Function
 
 Item = dict[str, Any]
@@ -40,6 +40,7 @@ class _Conversation:
         """Of the functions that were called, by the id of the call."""
 
         self._turn: dict[str, Any] = {}
+        self._parts = 0
 
     def messages(self, items: Iterable[Any], first: int) -> Iterator[ChatMessage]:
         """``first``: the number of the first item."""
@@ -86,14 +87,7 @@ class _Conversation:
     def _call(self, item: Fields) -> ToolCall:
         name = Function(item.text("name"), item.text("namespace")).called
         self._names[item.text("call_id")] = name
-        try:
-            arguments = decode(item.text("arguments").encode())
-        except (InvalidRequest, UnicodeEncodeError):
-            arguments = None
-        if not isinstance(arguments, dict):
-            raise InvalidRequest("invalid tool call arguments")
-        for _node in nodes_of(arguments, "tool call arguments"):
-            pass  # as deep as it goes, that is no deeper than we can follow
+        arguments = read_arguments(item.text("arguments"))
         return ToolCall(id=item.text("call_id"), function=ToolFunction(name=name, arguments=arguments))
 
     def _output(self, item: Fields) -> Iterator[ChatMessage]:
@@ -108,6 +102,9 @@ class _Conversation:
             return [{"content": given}]
         if not isinstance(given, list):
             raise InvalidRequest(f"{name} must be text, or a list of parts")
+        self._parts += len(given)
+        if self._parts > MOST_OBJECTS:
+            raise InvalidRequest(f"a conversation must not have more than {MOST_OBJECTS} parts")
         return grouped([self._part(part) for part in item.objects(name, "ContentPart")])
 
     def _part(self, part: Fields) -> tuple[str, str]:

@@ -5,14 +5,14 @@ from typing import Any, Final
 
 from libs.common.contracts.inference import OutputFormat, Think
 from libs.common.errors import InvalidRequest
-from services.gateway.api.json_body import Fields
+from services.gateway.api.json_body import Fields, nodes_of
 from services.gateway.api.ollama.output_format import read_format
 from services.gateway.api.ollama.request import MOST_TOP_LOGPROBS
 from services.gateway.api.openai import wire
 from services.gateway.api.openai.responses.items import Item, read_input
 from services.gateway.api.openai.responses.tools import Tools, read_tools
 
-REFUSED: Final = ("conversation", "prompt", "context_management")
+HARMLESS: Final[dict[str, tuple[Any, ...]]] = {"conversation": (), "prompt": (), "context_management": ([],)}
 
 LOGPROBS: Final = "message.output_text.logprobs"
 ENCRYPTED: Final = "reasoning.encrypted_content"
@@ -68,10 +68,11 @@ class Asked:
 
 def read(given: Any) -> Asked:
     """``given``: the body. Raises ``InvalidRequest``."""
+    for _node in nodes_of(given, "body"):
+        pass  # as deep as it goes, that is no deeper than we can follow and keep
     body = Fields(given, "ResponseRequest")
-    for name in REFUSED:
-        if body.raw(name) not in (None, []):
-            raise InvalidRequest(f"'{name}' is not supported here", param=name)
+    wire.refuse_what_is_not_here(body, HARMLESS)
+    body.integer("max_tool_calls")  # a hint, which is only to be a number
     include = _included(body)
     tools, text, top_logprobs = read_tools(body), body.object("text", "ResponseText"), _top_logprobs(body)
     options = wire.read_options(body, num_predict=wire.read_longest(body, "max_output_tokens"))
@@ -139,9 +140,9 @@ def _echo(body: Fields, tools: Tools, options: dict[str, Any]) -> dict[str, Any]
         **{name: body.raw(name) for name in ECHOED},
         "metadata": wire.read_metadata(body),
         "parallel_tool_calls": tools.use.parallel,
-        "reasoning": {"effort": reasoning.raw("effort"), "summary": reasoning.raw("summary")},
+        "reasoning": {"effort": reasoning.text("effort") or None, "summary": reasoning.text("summary") or None},
         "temperature": options["temperature"],
-        "text": {"format": text.raw("format") or {"type": "text"}, "verbosity": text.raw("verbosity") or "medium"},
+        "text": {"format": text.raw("format") or {"type": "text"}, "verbosity": text.text("verbosity") or "medium"},
         "tool_choice": body.raw("tool_choice") or "auto",
         "tools": tools.shown,
         "top_logprobs": body.integer("top_logprobs") or 0,

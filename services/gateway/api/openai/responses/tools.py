@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from libs.common.errors import InvalidRequest
-from services.gateway.api.json_body import Fields, nodes_of
+from services.gateway.api.json_body import Fields
 from services.gateway.api.openai.tools import ToolUse, read_tool_use
 
 SEARCHES: Final = ("web_search", "web_search_preview", "web_search_2025_08_26", "web_search_preview_2025_03_11")
@@ -35,8 +35,6 @@ class Tools:
 
 def read_tools(body: Fields) -> Tools:
     """Raises ``InvalidRequest``."""
-    for _node in nodes_of(body.raw("tools"), "tools"):
-        pass  # as deep as it goes, that is no deeper than we can follow
     functions = list(_functions(body.objects("tools", "ResponseTool")))
     as_in_a_chat = {
         "tools": [_nested(function, fields) for function, fields in functions],
