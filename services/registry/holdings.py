@@ -27,7 +27,8 @@ async def renew(ctx: Context, digest: str) -> Blob | None:
     """As ``find``, for somebody who is about to use it: a blob without a model is kept for a while from now."""
     async with ctx.db.transaction() as tx:
         await store.renew_brought(tx, digest)
-    return await ctx.blobs.renew(digest) if await find(ctx, digest) else None
+        known = await store.known(tx, [digest])
+    return await ctx.blobs.renew(digest) if known else None
 
 
 async def brought(ctx: Context, blob: Blob) -> Blob:
