@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import Field
 
 from libs.common.contracts.message import Value
-from libs.common.contracts.scheduler.inference import AttemptEnd
+from libs.common.contracts.scheduler.inference import Attempt
 
 
 class Candidate(Value):
@@ -32,14 +32,7 @@ class Decision(Value):
     chosen: str | None = Field(None, description="worker id")
 
 
-class AttemptDetails(Value):
+class AttemptDetails(Attempt):
     """One grant of a request. Times are seconds since the epoch; what has not happened yet is null."""
 
-    epoch: int
-    worker_id: str
-    node: str = ""
-    granted_at: float
-    ended_at: float | None = None
-    ended: AttemptEnd | None = None
-    message: str = Field("", description="why its model could not be loaded, or its upstream failed")
     decision: Decision | None = None

@@ -29,8 +29,8 @@ LOSSES: Final[frozenset[AttemptEnd]] = frozenset({"worker_lost", "worker_silent"
 """The request itself may be the cause: after too many of them it is given up."""
 
 
-class AttemptRecord(Value):
-    """One grant of a request. Times are seconds since the epoch; what has not happened yet is null."""
+class Attempt(Value):
+    """What an attempt's record and its details both say."""
 
     epoch: int
     worker_id: str
@@ -39,6 +39,11 @@ class AttemptRecord(Value):
     ended_at: float | None = None
     ended: AttemptEnd | None = None
     message: str = Field("", description="why its model could not be loaded, or its upstream failed")
+
+
+class AttemptRecord(Attempt):
+    """One grant of a request. Times are seconds since the epoch; what has not happened yet is null."""
+
     traceparent: str | None = Field(None, description="of the span of its grant: later attempts are linked to it")
     decision_json: str = Field("", repr=False, description="a ``Decision``: why this worker; empty: not kept")
 
