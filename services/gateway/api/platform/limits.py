@@ -20,6 +20,7 @@ from services.gateway.api.platform import etag
 from services.gateway.api.platform.body import Body
 from services.gateway.api.platform.caller import Ctx, needs
 from services.gateway.api.platform.etag import IfMatch
+from services.gateway.api.platform.organizations import OrganizationInPath
 from services.gateway.api.platform.pages import Paging
 from services.gateway.context import Context
 
@@ -28,7 +29,6 @@ router = APIRouter(prefix="/limits", tags=["limits"])
 Manager = Annotated[Identity, needs(Permission.ORGANIZATION_MANAGE)]
 TenantManager = Annotated[Identity, needs(Permission.TENANT_MANAGE)]
 
-OrganizationId = Annotated[str, Path(pattern=ORGANIZATION_ID)]
 OtherOrganization = Annotated[
     str | None, Query(pattern=ORGANIZATION_ID, description="another than yours, if you manage tenants")
 ]
@@ -80,7 +80,9 @@ async def mine(ctx: Ctx, caller: Annotated[Identity, needs(Permission.SELF_READ)
 
 
 @router.get("/organization/{organization_id}")
-async def of_organization(organization_id: OrganizationId, ctx: Ctx, response: Response, caller: Manager) -> SetLimits:
+async def of_organization(
+    organization_id: OrganizationInPath, ctx: Ctx, response: Response, caller: Manager
+) -> SetLimits:
     """The ceiling of an organization: your own, or any if you manage tenants. 404 if none is set."""
     organization = _organization(caller, organization_id)
     found = await ctx.bus.ask(GetLimits(organization_id=organization, scope="organization", id=organization))
@@ -90,7 +92,7 @@ async def of_organization(organization_id: OrganizationId, ctx: Ctx, response: R
 
 @router.put("/organization/{organization_id}")
 async def put_of_organization(
-    organization_id: OrganizationId,
+    organization_id: OrganizationInPath,
     body: NewLimits,
     *,
     ctx: Ctx,
@@ -111,7 +113,7 @@ async def put_of_organization(
 
 @router.delete("/organization/{organization_id}", status_code=204)
 async def delete_of_organization(
-    organization_id: OrganizationId, ctx: Ctx, _caller: TenantManager, expected: IfMatch
+    organization_id: OrganizationInPath, ctx: Ctx, _caller: TenantManager, expected: IfMatch
 ) -> None:
     """From then on the organization has no ceiling."""
     gone = DeleteLimits(

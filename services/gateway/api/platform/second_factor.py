@@ -3,12 +3,11 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter
 from pydantic import Field, Secret
 from starlette.responses import Response
 
 from libs.common.contracts.auth.identity import Identity
-from libs.common.contracts.auth.organizations import ORGANIZATION_ID
 from libs.common.contracts.auth.second_factor import (
     ActivateTotp,
     GetSecondFactor,
@@ -28,6 +27,7 @@ from services.gateway.api.platform.auth import PASSWORD_SECONDS, Password
 from services.gateway.api.platform.body import Body
 from services.gateway.api.platform.caller import Ctx, needs
 from services.gateway.api.platform.etag import IfMatch, tag
+from services.gateway.api.platform.organizations import OrganizationInPath
 from services.gateway.api.platform.text import NO_NUL
 
 router = APIRouter()
@@ -111,12 +111,9 @@ async def reset(user_id: UUID, ctx: Ctx, _caller: Annotated[Identity, needs(Perm
     await ctx.bus.ask(ResetTotp(user_id=str(user_id)))
 
 
-OrganizationPath = Annotated[str, Path(pattern=ORGANIZATION_ID)]
-
-
 @router.get("/organizations/{organization_id}/second-factor-policy", tags=["organizations"])
 async def policy(
-    organization_id: OrganizationPath, response: Response, ctx: Ctx, _caller: Manager
+    organization_id: OrganizationInPath, response: Response, ctx: Ctx, _caller: Manager
 ) -> SecondFactorPolicy:
     """Roles whose members must have a second factor. 404 for an organization that is not the caller's to manage."""
     found = await ctx.bus.ask(GetSecondFactorPolicy(organization_id=organization_id))
@@ -126,7 +123,7 @@ async def policy(
 
 @router.put("/organizations/{organization_id}/second-factor-policy", tags=["organizations"])
 async def put_policy(
-    organization_id: OrganizationPath, body: Policy, expected: IfMatch, response: Response, ctx: Ctx, _caller: Manager
+    organization_id: OrganizationInPath, body: Policy, expected: IfMatch, response: Response, ctx: Ctx, _caller: Manager
 ) -> SecondFactorPolicy:
     """Members with one of these roles who have no second factor may do nothing but set one up, from now on.
 
