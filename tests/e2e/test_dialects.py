@@ -1,6 +1,7 @@
 """The same conversation through all dialects: the same answer, whoever dies meanwhile, byte for byte."""
 
 import asyncio
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -125,7 +126,12 @@ async def test_golden(http: httpx.AsyncClient, name: str) -> None:
     assert pinned(response.content) == (GOLDEN / f"{name}.txt").read_bytes()
 
 
+SPEED = "-20"
+"""Tokens a second, as the names of models say it."""
+
 SLOW = streams_of("echo-20", a_task(QUESTION)) | texts_of("echo-20", "how late is it?", 100)
+THOUGHTFUL = streams_of("echo-think-20", a_task(QUESTION, think="low"))
+"""They are made again when they are broken off, not continued."""
 
 
 class Listener:
@@ -133,33 +139,34 @@ class Listener:
 
     def __init__(self, http: httpx.AsyncClient, stream: Stream) -> None:
         self.content = b""
-        self._http, self._stream = http, stream
+        self.stream = stream
+        self._http = http
 
     async def listen(self) -> bytes:
-        async with self._http.stream("POST", self._stream.path, json=self._stream.body) as answer:
+        async with self._http.stream("POST", self.stream.path, json=self.stream.body) as answer:
             async for piece in answer.aiter_bytes():
                 self.content += piece
         return self.content
 
     async def has_begun(self) -> bool:
-        return b"w1" in self.content
+        return bool(re.search(rb"[tw]1", self.content))
 
 
 @pytest.mark.chaos
 async def test_killed_in_the_middle(suite: Suite, http: httpx.AsyncClient) -> None:
-    """All workers, so that every stream is hit."""
-    quick = {name: Stream(each.path, {**each.body, "model": "echo"}) for name, each in SLOW.items()}
-    expected = {name: pinned(await Listener(http, stream).listen()) for name, stream in quick.items()}
-    listeners = {name: Listener(http, stream) for name, stream in SLOW.items()}
+    """All workers at once, so that every stream is hit."""
+    listeners = [Listener(http, stream) for stream in (*SLOW.values(), *THOUGHTFUL.values())]
     async with asyncio.TaskGroup() as tasks:
-        heard = {name: tasks.create_task(each.listen()) for name, each in listeners.items()}
-        for name, listener in listeners.items():
-            await eventually(listener.has_begun, f"{name} speaks")
+        heard = [tasks.create_task(listener.listen()) for listener in listeners]
+        for listener in listeners:
+            await eventually(listener.has_begun, f"{listener.stream.path} speaks")
         for worker in suite.workers():
             worker.kill()
         await suite.start(*(name for name, process in suite.processes.items() if process.service == "worker"))
-    for name, task in heard.items():
-        assert pinned(task.result()).replace(b"echo-20", b"echo") == expected[name]
+    for listener, task in zip(listeners, heard, strict=True):
+        quick = {**listener.stream.body, "model": listener.stream.body["model"].removesuffix(SPEED)}
+        undisturbed = await Listener(http, Stream(listener.stream.path, quick)).listen()
+        assert pinned(task.result()).replace(SPEED.encode(), b"") == pinned(undisturbed)
 
 
 @pytest.mark.parametrize("name", SLOW)

@@ -1,6 +1,6 @@
 """One conversation through four doors: whatever its dialect, the worker is asked for the same."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,8 @@ from tests.e2e.contract import PIXEL
 from tests.fixtures.builders import a_model
 from tests.fixtures.conversation import ANSWER, CALLS, QUESTION, RESULTS, SYSTEM, THANKS, TOOLS
 from tests.fixtures.dialects import CHAT, DIALECTS, MESSAGES, OLLAMA, RESPONSES, Dialect
-from tests.fixtures.gateway import Gateway, a_gateway
+from tests.fixtures.gateway import END, Gateway, ScriptedStream, a_gateway
+from tests.fixtures.streams import pinned
 
 OPTIONS = SamplingOptions(num_predict=16, temperature=0.5, top_p=0.25, seed=7)
 OF_THE_DIALECT = {"truncate"}
@@ -89,3 +90,24 @@ async def test_who_cannot_see_is_shown_nothing(gateway: Gateway, dialect: Dialec
     assert response.status_code == 400
     assert "this model is missing data required for image input" in response.text
     assert not gateway.started
+
+
+@pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
+async def test_a_stream_tells_the_same_however_it_was_cut(gateway: Gateway, dialect: Dialect) -> None:
+    """Which is what streams of real workers are compared by."""
+    body = dialect.ask("thinker", InferenceTask(kind="chat", messages=(QUESTION,), options=OPTIONS, think="low"))
+
+    async def told(*thoughts: str, said: Sequence[str], last: str = "") -> bytes:
+        stream = ScriptedStream()
+        for thought in thoughts:
+            stream.say(thinking=thought)
+        for text in said:
+            stream.say(text)
+        gateway.play = lambda _task: stream.say(last, end=END)
+        async with gateway.client() as http:
+            return pinned((await http.post(dialect.path, json={**body, "stream": True})).content)
+
+    whole = await told("one two", said=["three four"])
+    assert await told("one", " two", said=["three", " four"]) == whole
+    assert await told("one two", said=["three"], last=" four") == whole
+    assert await told("one two", said=["three five"]) != whole
