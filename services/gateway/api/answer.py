@@ -127,8 +127,9 @@ class StreamedAnswer(Response):
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             async for data in self._rendered():
-                await send({"type": "http.response.body", "body": data, "more_body": True})
-                self._sent_at = time.monotonic()
+                if data:  # else it is as silent as without the frame
+                    await send({"type": "http.response.body", "body": data, "more_body": True})
+                    self._sent_at = time.monotonic()
             await _ended(breaking)
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:

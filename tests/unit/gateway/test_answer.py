@@ -25,7 +25,7 @@ class Plain:
         return f"<{request_id}\n".encode()
 
     def chunk(self, frame: Frame, choice: int) -> bytes:
-        return f"{choice} {frame.text}\n".encode()
+        return f"{choice} {frame.text}\n".encode() if frame.text else b""
 
     def last(self, frame: Frame, end: StreamEnd, choice: int) -> bytes:
         return f"{choice} {frame.text}{end.done_reason}\n".encode()
@@ -103,3 +103,14 @@ async def test_silence_is_broken_where_a_dialect_can(monkeypatch: pytest.MonkeyP
     stream.say("b", end=END)
     text = (await answering).splitlines()
     assert [line for line in text if line != "..."] == [text[0], "0 a", "0 bstop", ">"]
+
+
+async def test_frames_that_say_nothing_are_a_silence_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answer, "SILENCE_SECONDS", 0.01)
+    stream, client = ScriptedStream().say("a"), Client()
+    answering = asyncio.create_task(received([stream], client, b"...\n"))
+    while b"..." not in client.body:
+        stream.say(thinking="hm")
+        await asyncio.sleep(0)
+    stream.say("b", end=END)
+    assert (await answering).endswith("0 bstop\n>")
