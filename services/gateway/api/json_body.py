@@ -129,7 +129,10 @@ class Fields:
             value = {}
         if not isinstance(value, dict):
             target = f"Go struct field {within}" if within else "Go value"
-            raise InvalidRequest(f"json: cannot unmarshal {_kind(value)} into {target} of type api.{struct}")
+            raise InvalidRequest(
+                f"json: cannot unmarshal {_kind(value)} into {target} of type api.{struct}",
+                param=_path(within) if within else None,
+            )
         self._values = {key.lower(): item for key, item in value.items() if item is not None}
         self._where = within or struct
 
@@ -165,10 +168,10 @@ class Fields:
         )
 
     def objects(self, name: str, struct: str, *, most: int = MOST_OBJECTS) -> list["Fields"]:
-        items = self.items(name, f"[]api.{struct}")
+        items, where = self.items(name, f"[]api.{struct}"), f"{self._where}.{name}"
         if len(items) > most:
-            raise InvalidRequest(f"{self._where}.{name} must not have more than {most} items", param=self._path(name))
-        return [Fields(item, struct, f"{self._where}.{name}") for item in items]
+            raise InvalidRequest(f"{where} must not have more than {most} items", param=_path(where))
+        return [Fields(item, struct, where) for item in items]
 
     def object(self, name: str, struct: str) -> "Fields":
         return Fields(self._values.get(name), struct, f"{self._where}.{name}")
@@ -199,14 +202,15 @@ class Fields:
         return self._refuse(name, value, "int")
 
     def _refuse(self, name: str, value: Any, go_type: str) -> NoReturn:
-        field = f"Go struct field {self._where}.{name}"
+        where = f"{self._where}.{name}"
         raise InvalidRequest(
-            f"json: cannot unmarshal {_kind(value)} into {field} of type {go_type}", param=self._path(name)
+            f"json: cannot unmarshal {_kind(value)} into Go struct field {where} of type {go_type}", param=_path(where)
         )
 
-    def _path(self, name: str) -> str:
-        """From the body on, without the struct's name."""
-        return f"{self._where}.{name}".partition(".")[2]
+
+def _path(where: str) -> str:
+    """From the body on, without the struct's name."""
+    return where.partition(".")[2]
 
 
 def nodes_of(value: Any, name: str) -> Iterator[Any]:

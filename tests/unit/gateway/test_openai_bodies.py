@@ -94,6 +94,7 @@ async def test_tool_calls_thinking_and_logprobs_of_an_answer() -> None:
             {"type": "json_schema", "json_schema": {"name": "a", "strict": True, "schema": {"type": "object"}}},
             {"type": "object"},
         ),
+        ({"type": "json_schema", "json_schema": {"schema": {"type": "object"}}}, {"type": "object"}),
     ],
 )
 async def test_formats(given: Any, expected: Any) -> None:

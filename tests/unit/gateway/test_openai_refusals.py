@@ -53,6 +53,7 @@ CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{
         ({"messages": [{"role": "user", "content": [{"type": "text"}] * 4000}] * 3}, "10000 parts"),
         ({"messages": [{"role": "assistant", "tool_calls": [CALL] * 1000}] * 11}, "10000 tool calls"),
         ({"messages": [{"role": "user", "content": None}]}, "content type"),
+        ({"messages": [{"role": "assistant", "content": {}, "tool_calls": [CALL]}]}, "content type"),
         ({"messages": [{"role": "assistant", "content": "", "function_call": {"name": "f"}}]}, "'function_call'"),
         ({"messages": [{"role": "assistant", "audio": {"id": "a"}}]}, "'audio'"),
         ({"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]}, "input_audio"),
@@ -65,7 +66,8 @@ CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{
         ({"messages": [{"role": "assistant", "tool_calls": [{"function": {"arguments": ""}}]}]}, "arguments"),
         ({"response_format": {"type": "yaml"}}, "response_format"),
         ({"response_format": {"type": "json_schema", "json_schema": {"name": "a"}}}, "schema' is required"),
-        ({"response_format": {"type": "json_schema", "json_schema": {"schema": {"a": 1}}}}, "name' is required"),
+        ({"response_format": {"json_schema": {"schema": {"a": 1}}}}, "response_format.type must be"),
+        ({"response_format": {}}, "response_format.type must be"),
         ({"reasoning_effort": "huge"}, "reasoning"),
         ({"temperature": "hot"}, "temperature"),
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
@@ -81,3 +83,23 @@ async def test_what_is_not_understood_is_refused(changed: dict[str, Any], messag
         with pytest.raises(InvalidRequest, match=message):
             await asked(gateway, chat_completions, {"model": "m", "messages": HELLO, **changed})
         assert gateway.started == []
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"stream_options": {}},
+        {"response_format": {"type": "yaml"}},
+        {"response_format": "json"},
+        {"reasoning_effort": "huge"},
+        {"logit_bias": {"a": 2}},
+        {"temperature": "hot"},
+        {"stop": 5},
+        {"model": ""},
+    ],
+)
+async def test_who_asks_is_told_which_field_is_wrong(changed: dict[str, Any]) -> None:
+    async with a_gateway() as gateway:
+        with pytest.raises(InvalidRequest) as refused:
+            await asked(gateway, chat_completions, {"model": "m", "messages": HELLO, **changed})
+    assert [refused.value.param] == [*changed]

@@ -180,7 +180,7 @@ async def test_models() -> None:
             ],
         }
         assert (await http.get("/v1/models/")).json() == listed
-        for path in ("team/small:7b", "team%2Fsmall%3A7b"):
+        for path in ("team/small:7b", "team%2Fsmall%3A7b", "team/small:7b/"):
             assert (await http.get(f"/v1/models/{path}")).json() == listed["data"][1]
         missing = await http.get("/v1/models/nothing")
         assert missing.status_code == 404

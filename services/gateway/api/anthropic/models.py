@@ -13,6 +13,7 @@ from libs.common.contracts.registry import ListModels, ModelSummary
 from libs.common.errors import InvalidRequest
 from services.gateway.api.door import Call
 from services.gateway.api.ollama.models import describe
+from services.gateway.api.openai.models import name_in_path
 from services.gateway.api.openai.queries import read_limit, read_query
 from services.gateway.api.openai.wire import json_answer
 from services.gateway.permissions import may_see
@@ -39,9 +40,8 @@ async def listed(call: Call) -> Response:
 
 
 async def one(call: Call) -> Response:
-    """Names may have slashes and a tag; the answer has the name as it was sent."""
-    name = call.scope["path_params"]["name"]
-    if not name:
+    """The answer has the name as it was sent."""
+    if not (name := name_in_path(call)):
         return await listed(call)
     model = await describe(call, name)
     return json_answer(_model(name, model.modified_at))

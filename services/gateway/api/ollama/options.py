@@ -17,36 +17,36 @@ MOST_STOPS = 1000
 def _integer(name: str, value: Any) -> int:
     """Floats are cut, as Go does. Engines count in 32 bits, so what is beyond is as good as the largest."""
     if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) >= 2**63:
-        raise InvalidRequest(f'option "{name}" must be of type integer')
+        raise InvalidRequest(f'option "{name}" must be of type integer', param=name)
     return max(-LARGEST_INT32, min(int(value), LARGEST_INT32))
 
 
 def _seed(name: str, value: Any) -> int:
     """Folded into 31 bits, which every engine takes as it is. Negative: any."""
     if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) >= 2**63:
-        raise InvalidRequest(f'option "{name}" must be of type integer')
+        raise InvalidRequest(f'option "{name}" must be of type integer', param=name)
     return int(value) % (LARGEST_INT32 + 1) if value >= 0 else random_seed()
 
 
 def _number(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > LARGEST_FLOAT32:
-        raise InvalidRequest(f'option "{name}" must be of type float32')
+        raise InvalidRequest(f'option "{name}" must be of type float32', param=name)
     return float(value)
 
 
 def _boolean(name: str, value: Any) -> bool:
     if not isinstance(value, bool):
-        raise InvalidRequest(f'option "{name}" must be of type boolean')
+        raise InvalidRequest(f'option "{name}" must be of type boolean', param=name)
     return value
 
 
 def _texts(name: str, value: Any) -> tuple[str, ...]:
     if not isinstance(value, list):
-        raise InvalidRequest(f'option "{name}" must be of type array')
+        raise InvalidRequest(f'option "{name}" must be of type array', param=name)
     if not all(isinstance(item, str) for item in value):
-        raise InvalidRequest(f'option "{name}" must be of an array of strings')
+        raise InvalidRequest(f'option "{name}" must be of an array of strings', param=name)
     if len(value) > MOST_STOPS:
-        raise InvalidRequest(f'option "{name}" must not have more than {MOST_STOPS} entries')
+        raise InvalidRequest(f'option "{name}" must not have more than {MOST_STOPS} entries', param=name)
     return tuple(item for item in value if item)
 
 

@@ -75,13 +75,13 @@ def _messages(fields: Fields, names: dict[str, str], *, urls: bool) -> Iterator[
 def _contents(fields: Fields, *, empty_is_fine: bool, urls: bool) -> list[dict[str, Any]]:
     """Of one message or several: models see the images of a message before its text."""
     content = fields.raw("content")
-    if content in (None, "", []) and fields.raw("refusal"):
-        content = fields.raw("refusal")
+    if content in (None, "", []):
+        content = fields.text("refusal") or content
     if isinstance(content, str):
         return [{"content": content}]
     if isinstance(content, list) and content:
         return grouped([_part(part, urls=urls) for part in fields.objects("content", "ContentPart")])
-    if fields.raw("content") == "" or (empty_is_fine and content in (None, [])):
+    if empty_is_fine and content in (None, []):
         return [{}]
     raise InvalidRequest("invalid message content type: expected text or a list of parts", param="messages")
 

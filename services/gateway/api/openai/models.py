@@ -20,12 +20,17 @@ async def listed(call: Call) -> Response:
 
 
 async def one(call: Call) -> Response:
-    """Names may have slashes and a tag; the answer has the name as it was sent."""
-    name = call.scope["path_params"]["name"]
-    if not name:
+    """The answer has the name as it was sent."""
+    if not (name := name_in_path(call)):
         return await listed(call)
     model = await describe(call, name)
     return json_answer(_model(name, model.modified_at))
+
+
+def name_in_path(call: Call) -> str:
+    """It may have slashes and a tag, but does not end with a slash. Empty: none is named."""
+    name: str = call.scope["path_params"]["name"]
+    return name.rstrip("/")
 
 
 def _model(name: str, modified_at: float) -> dict[str, Any]:
