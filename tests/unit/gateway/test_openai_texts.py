@@ -6,13 +6,14 @@ from typing import Any
 import pytest
 
 from libs.common.contracts.inference import InferenceTask, ModelDetails
-from libs.common.contracts.registry import DescribeModel, ListModels, ModelDescription, ModelSummary
+from libs.common.contracts.registry import DescribeModel, ListModels, ModelDescription, ModelSummary, ResolveModel
 from libs.common.contracts.tokens import Logprob, StreamEnd, TopLogprob, Usage, pack_vector
 from libs.common.errors import InvalidRequest, ModelNotFound, UnsupportedByModel
 from services.gateway.api.openai.completions import completions
 from services.gateway.api.openai.embeddings import embeddings
 from tests.fixtures.gateway import END, ScriptedStream, a_gateway
 from tests.fixtures.handlers import asked, task_of, tasks_of
+from tests.fixtures.openai_bodies import HELLO
 
 
 async def test_a_completion() -> None:
@@ -185,3 +186,16 @@ async def test_models() -> None:
         missing = await http.get("/v1/models/nothing")
         assert missing.status_code == 404
         assert missing.json()["error"]["message"] == "model 'nothing:latest' not found"
+
+
+async def test_nobody_is_asked_for_what_is_known() -> None:
+    bodies: dict[str, dict[str, Any]] = {
+        "chat/completions": {"messages": HELLO},
+        "completions": {"prompt": "p"},
+        "embeddings": {"input": "a"},
+    }
+    async with a_gateway() as gateway, gateway.client() as http:
+        for path, body in bodies.items():
+            for stream in (False, path != "embeddings"):
+                assert (await http.post(f"/v1/{path}", json={"model": "m", **body, "stream": stream})).is_success
+        assert gateway.bus.asked == {ResolveModel: 1}
