@@ -25,7 +25,7 @@ from services.gateway.api.openai.responses.request import Asked
 from services.gateway.api.openai.responses.shown import Reply
 from services.gateway.api.openai.responses.story import PREFIX, Story
 from services.gateway.context import Context
-from services.gateway.durable.attempts import MOST_LOSSES, Later, NoCallerError, act_for_owner, later
+from services.gateway.durable.attempts import Later, NoCallerError, act_for_owner, later
 from services.gateway.durable.following import Following
 from services.gateway.responses import keeping
 from services.gateway.responses.gathering import Gathering
@@ -106,9 +106,9 @@ class InBackground:
         except NoCallerError as refusal:
             return _failed(opened.reply, frames, refusal.error)
         except ServiceError as error:
-            # What readers have seen of a stream cannot be taken back.
-            losses = MOST_LOSSES if work.streams and frames else work.losses
-            return later(error, following, losses) or _failed(opened.reply, frames, error)
+            seen = work.streams and frames  # by readers of the stream: it cannot be taken back
+            again = None if seen else later(error, following, work.losses)
+            return again or _failed(opened.reply, frames, error)
 
     async def note(self, ctx: Context, by: str, work: StoredResponse, outcome: Ended | Later) -> None:
         if isinstance(outcome, Later):

@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Final
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Final, TypeVar
 
 from redis.exceptions import RedisError
 
@@ -16,7 +16,11 @@ from services.gateway.responses import keeping
 from services.gateway.store import responses as store
 from services.gateway.store.responses import StoredResponse
 
+T = TypeVar("T")
+
 LOOK_SECONDS: Final = 0.5
+LONGEST_LOOK_SECONDS: Final = 3.0
+"""Between looks at a response that waits for its turn."""
 
 
 class Reading:
@@ -31,18 +35,19 @@ class Reading:
         self.request_id = row.request_id
 
     async def __aiter__(self) -> AsyncIterator[Frame]:
-        """Raises the error with which it ended, ``NotFound`` when it is deleted, and ``Unavailable``."""
-        seen = 0
+        """Raises the error with which it ended, and ``NotFound`` when it is deleted. What is away, it waits for."""
+        seen, pause = 0, LOOK_SECONDS
         while not self._row.ended:
             async for frame in self._logged(seen):
-                seen = frame.seq
+                seen, pause = frame.seq, LOOK_SECONDS
                 yield frame
                 if frame.end is not None:
                     return
             if time.time() > self._row.deadline_at + self._ctx.settings.request_deadline_seconds + GRACE_SECONDS:
                 raise DeadlineExceeded
-            await asyncio.sleep(LOOK_SECONDS)
-            await self._look()
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, LONGEST_LOOK_SECONDS)
+            self._row = await self._until_there(self._look)
         async for frame in self._kept(seen):
             yield frame
 
@@ -57,20 +62,27 @@ class Reading:
                 if frame.end is not None and frame.end.error is not None:
                     return
                 yield frame
-        except RedisError as error:
-            raise Unavailable from error
-        except (StreamLost, DeadlineExceeded):
-            return
+        except (RedisError, Unavailable, StreamLost, DeadlineExceeded):
+            return  # the row knows what becomes of it
 
-    async def _look(self) -> None:
+    async def _look(self) -> StoredResponse:
         async with self._ctx.db.transaction(self._row.organization_id) as tx:
             row = await store.get(tx, self._row.id, None)
         if row is None:
             raise NotFound(f"Response with id '{self._row.id}' not found.")
-        self._row = row
+        return row
+
+    @staticmethod
+    async def _until_there(read: Callable[[], Awaitable[T]]) -> T:
+        """Its readers are not told that a response has failed because the database is away."""
+        while True:
+            try:
+                return await read()
+            except Unavailable:
+                await asyncio.sleep(LONGEST_LOOK_SECONDS)
 
     async def _kept(self, seen: int) -> AsyncIterator[Frame]:
-        told = await keeping.told(self._ctx, self._row)
+        told = await self._until_there(lambda: keeping.told(self._ctx, self._row))
         for frame in told.frames if told else ():
             if frame.seq > seen:
                 yield frame

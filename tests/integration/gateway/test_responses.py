@@ -503,9 +503,10 @@ async def test_a_stream_is_read_on_from_the_log_and_from_what_was_kept(house: Ho
         assert (await http.get(f"{PATH}/{response}", params={"starting_after": 1})).status_code == 400
 
 
-async def test_a_stream_that_fails_in_the_middle_is_not_begun_anew(house: House) -> None:
+@pytest.mark.parametrize("error", [StreamLost(), Unavailable()])
+async def test_a_stream_that_fails_in_the_middle_is_not_begun_anew(house: House, error: ServiceError) -> None:
     """Its readers have seen the half of it."""
-    house.play = lambda _task: ScriptedStream().say("Hel").fail(StreamLost())
+    house.play = lambda _task: ScriptedStream().say("Hel").fail(error)
     async with house.http() as http, house.running():
         body = {"model": "m", "input": "x", "background": True, "stream": True}
         content = (await http.post(PATH, json=body)).content

@@ -298,6 +298,7 @@ async def test_how_long_a_prompt_is(gateway: Gateway, http: httpx.AsyncClient) -
         ({"truncation": "always"}, "truncation", "truncation"),
         ({"text": {"format": {"type": "grammar"}}}, "text.format", "text.format"),
         ({"tools": [{"type": "file_search"}]}, "tools[0]: tools of type 'file_search'", "tools[0]"),
+        ({"text": {"format": {"type": "json_schema", "name": "n"}}}, "is required", "text.format.schema"),
         ({"tools": [{"type": "custom", "name": "c"}]}, "'custom'", "tools[0]"),
         ({"tools": [{"type": "function"}]}, "name is required", "tools[0]"),
         ({"tools": [{**CRM, "tools": [{"type": "custom", "name": "c"}]}]}, "'custom'", "tools[0].tools"),
