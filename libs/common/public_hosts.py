@@ -17,6 +17,10 @@ from libs.common.errors import Forbidden, ServiceError
 Address = IPv4Address | IPv6Address
 
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+
+PUBLIC_IPV6 = ipaddress.IPv6Network("2000::/3")
+"""All that is given out for public use. Python calls more global: networks have machines and translators there."""
+
 EVERY_HOST = "*"
 
 
@@ -33,7 +37,7 @@ class AllowedHosts:
         if EVERY_HOST in self._names or host.lower() in self._names:
             return True
         target = _target(ipaddress.ip_address(address))
-        return (target.is_global and not target.is_multicast) or any(target in network for network in self._networks)
+        return _is_public(target) or any(target in network for network in self._networks)
 
     def check_literal(self, host: str) -> None:
         """For what no resolver sees, because aiohttp takes it for an address.
@@ -82,6 +86,12 @@ def _network(entry: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None
         return ipaddress.ip_network(entry, strict=False)
     except ValueError:
         return None
+
+
+def _is_public(address: Address) -> bool:
+    if isinstance(address, IPv6Address) and address not in PUBLIC_IPV6:
+        return False
+    return address.is_global and not address.is_multicast
 
 
 def _target(address: Address) -> Address:
