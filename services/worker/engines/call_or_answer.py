@@ -25,13 +25,13 @@ async def call_or_answer(free: Answer, bound: Answer) -> Answer:
             called = called or bool(part.tool_calls)
             if called:
                 yield part
-            elif part.thinking:
+            elif part.thinking or not part.text:
                 yield replace(part, text="")
             if part.text.strip() and not called:
                 break
+    answers = False
     async with aclosing(bound) as parts:
         async for part in parts:
-            if isinstance(part, Finish) or not part.thinking:
-                yield part
-            elif part.text:
-                yield replace(part, thinking="", logprobs=())
+            answers = answers or isinstance(part, Finish) or bool(part.text or part.tool_calls)
+            if answers:
+                yield replace(part, thinking="", logprobs=()) if isinstance(part, Piece) and part.thinking else part
