@@ -10,20 +10,16 @@ def hold(ctx: Context, known: Waiting, delivery: Delivery) -> None:
     old, known.delivery = known.delivery, delivery
     known.unsure |= delivery.redelivered  # another scheduler may have had it in between
     if old is not None:
-        _let_go(ctx, old)
+        ctx.tasks.start(old.ack(), "ack a duplicate")
 
 
 def put_back(ctx: Context, waiting: Waiting, *, preempted: bool = False) -> None:
     """Among those that wait, instead of whatever waits there for the same request, having come back another way."""
     other = ctx.waiting.get(waiting.request.request_id)
-    if other is not None and other.delivery is not None:
+    if other is not None:
         if waiting.delivery is None:
             waiting.delivery = other.delivery
         else:
-            _let_go(ctx, other.delivery)
+            ctx.tasks.start(other.ack(), "ack a duplicate")
     ctx.waiting.put_back(waiting, preempted=preempted)
     ctx.wake.set()
-
-
-def _let_go(ctx: Context, delivery: Delivery) -> None:
-    ctx.tasks.start(delivery.ack(), "ack a duplicate")

@@ -59,7 +59,7 @@ def accept(ctx: Context, waiting: Waiting) -> None:
         assert waiting.delivery is not None
         deliveries.hold(ctx, known, waiting.delivery)
     elif ctx.fleet.holds(request.request_id):
-        ctx.tasks.start(_ack(waiting), "ack a duplicate")
+        ctx.tasks.start(waiting.ack(), "ack a duplicate")
     elif not waiting.unsure and admission.full(waiting, ctx.waiting, ctx.settings):
         runner = request.model.runner
         wait = ctx.throughput.wait_seconds(runner, ctx.waiting.waiting_for(runner), time.monotonic())
@@ -214,7 +214,7 @@ async def _fence(ctx: Context, waiting: Waiting, worker: Worker) -> bool:
     if await endings.is_over(ctx, waiting.request, outcome, granted_at=0.0):
         worker.take_back(waiting.request.request_id)
         ctx.wake.set()
-        await _ack(waiting)
+        await waiting.ack()
         return False
     waiting.epoch, waiting.last_seq, waiting.unsure = outcome.last_epoch, outcome.last_seq, False
     return True
@@ -253,13 +253,13 @@ async def _send_grant(ctx: Context, waiting: Waiting, worker: Worker, grant: Gra
     log.debug(
         "granted", request_id=request.request_id, worker=worker_id, epoch=waiting.epoch, waited_ms=round(waited * 1000)
     )
-    await _ack(waiting)
+    await waiting.ack()
 
 
 def forget(ctx: Context, request_id: str) -> None:
     """Its end is told already: it waited only because its lease had come back first."""
     if (waiting := ctx.waiting.remove(request_id)) is not None:
-        ctx.tasks.start(_ack(waiting), "ack an ended request")
+        ctx.tasks.start(waiting.ack(), "ack an ended request")
 
 
 def drop(ctx: Context, waiting: Waiting) -> None:
@@ -271,8 +271,3 @@ def refuse(ctx: Context, waiting: Waiting, error: ServiceError) -> None:
     _refused.labels(error.code).inc()
     log.warning("refused", request_id=waiting.request.request_id, code=error.code)
     ctx.tasks.start(endings.end(ctx, waiting, error), "refuse")
-
-
-async def _ack(waiting: Waiting) -> None:
-    if waiting.delivery is not None:
-        await waiting.delivery.ack()

@@ -75,8 +75,7 @@ async def end(ctx: Context, waiting: Waiting, error: ServiceError) -> None:
     await tell(ctx, waiting.request, granted_at=0.0)
     if waiting.request.task_json is None:
         await ride_out_redis(ctx.redis.delete)(task_key(request_id))
-    if waiting.delivery is not None:
-        await waiting.delivery.ack()
+    await waiting.ack()
 
 
 async def _write(ctx: Context, waiting: Waiting, end: StreamEnd) -> None:

@@ -75,6 +75,11 @@ class Waiting:
     def tokens(self) -> int:
         return self.request.prompt_tokens + self.request.answer_tokens
 
+    async def ack(self) -> None:
+        """Nobody has to be given it again."""
+        if self.delivery is not None:
+            await self.delivery.ack()
+
 
 def _likely_cost(waiting: Waiting) -> float:
     return max(LEAST_COST, cost_of(waiting.request.prompt_tokens, waiting.request.answer_tokens))
