@@ -69,9 +69,6 @@ class Meters:
         self.changed = False
         """Since somebody set it back."""
 
-    def __len__(self) -> int:
-        return len(self._meters)
-
     def start(self, request_id: str, flow: Account, prompt_tokens: int, deadline: float) -> None:
         """At a grant. What was granted before has paid for its prompt."""
         if request_id in self._meters:
