@@ -1,6 +1,7 @@
 """The SQL of limits."""
 
 from dataclasses import dataclass
+from typing import Final
 from uuid import UUID
 
 from psycopg.rows import class_row
@@ -21,18 +22,22 @@ class LimitsRow:
     version: int
 
 
+_COLUMNS: Final = """
+    scope, id, requests_per_minute, tokens_per_minute, concurrent_streams, tokens_per_day, tokens_per_month, version
+"""
+
+
 async def limits_on(tx: Transaction, organization_id: str, user_id: str | None, key_id: str | None) -> list[LimitsRow]:
     """All that count for a caller: those of key, user and organization, and of each pattern of models."""
     async with tx.cursor(row_factory=class_row(LimitsRow)) as cursor:
         await cursor.execute(
-            """
-            select scope, id, requests_per_minute, tokens_per_minute, concurrent_streams, tokens_per_day,
-                   tokens_per_month, version
+            f"""
+            select {_COLUMNS}
             from usage_limits
             where organization_id = %(organization)s and (
                 scope in ('organization', 'model') or scope = 'user' and id = %(user)s or scope = 'key' and id = %(key)s
             ) order by scope, id
-            """,
+            """,  # noqa: S608  constants
             {"organization": organization_id, "user": user_id, "key": key_id},
         )
         return await cursor.fetchall()
@@ -42,11 +47,10 @@ async def limits_of(tx: Transaction, organization_id: str, scope: str, identifie
     """Locked, if there are any: whoever changes them next waits."""
     async with tx.cursor(row_factory=class_row(LimitsRow)) as cursor:
         await cursor.execute(
-            """
-            select scope, id, requests_per_minute, tokens_per_minute, concurrent_streams, tokens_per_day,
-                   tokens_per_month, version
+            f"""
+            select {_COLUMNS}
             from usage_limits where organization_id = %s and scope = %s and id = %s for no key update
-            """,
+            """,  # noqa: S608  constants
             [organization_id, scope, identifier],
         )
         return await cursor.fetchone()
@@ -56,11 +60,10 @@ async def list_limits(tx: Transaction, organization_id: str, after: tuple[str, s
     """By scope and id, those after ``after``."""
     async with tx.cursor(row_factory=class_row(LimitsRow)) as cursor:
         await cursor.execute(
-            """
-            select scope, id, requests_per_minute, tokens_per_minute, concurrent_streams, tokens_per_day,
-                   tokens_per_month, version
+            f"""
+            select {_COLUMNS}
             from usage_limits where organization_id = %s and (scope, id) > (%s, %s) order by scope, id limit %s
-            """,
+            """,  # noqa: S608  constants
             [organization_id, *after, limit],
         )
         return await cursor.fetchall()
@@ -70,7 +73,7 @@ async def put_limits(tx: Transaction, organization_id: str, scope: str, identifi
     """Raises psycopg's ``ForeignKeyViolation`` if the organization has no such key or member."""
     async with tx.cursor(row_factory=class_row(LimitsRow)) as cursor:
         await cursor.execute(
-            """
+            f"""
             insert into usage_limits as old (
                 organization_id, scope, id, requests_per_minute, tokens_per_minute, concurrent_streams, tokens_per_day,
                 tokens_per_month
@@ -82,9 +85,8 @@ async def put_limits(tx: Transaction, organization_id: str, scope: str, identifi
                 tokens_per_day = excluded.tokens_per_day,
                 tokens_per_month = excluded.tokens_per_month,
                 version = old.version + 1
-            returning scope, id, requests_per_minute, tokens_per_minute, concurrent_streams, tokens_per_day,
-                      tokens_per_month, version
-            """,
+            returning {_COLUMNS}
+            """,  # noqa: S608  constants
             [
                 organization_id,
                 scope,

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 from psycopg.rows import class_row
@@ -22,6 +23,11 @@ class Session:
     last_used_at: datetime
     expires_at: datetime
     refresh_digest: str | None
+
+
+_COLUMNS: Final = """
+    id, user_id, organization_id, ip, user_agent, created_at, last_used_at, expires_at, refresh_digest
+"""
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,7 @@ async def insert_session(
     who = actor.current()
     async with tx.cursor(row_factory=class_row(Session)) as cursor:
         await cursor.execute(
-            """
+            f"""
             insert into user_sessions (user_id, organization_id, ip, user_agent, refresh_family, refresh_digest,
                                        created_at, expires_at)
             select %(user)s, %(organization)s, %(ip)s, %(agent)s, %(family)s, %(current)s, began,
@@ -59,9 +65,8 @@ async def insert_session(
                 select coalesce(%(began)s::timestamptz, now()) as began from memberships
                 where organization_id = %(organization)s and user_id = %(user)s for key share
             ) as membership
-            returning id, user_id, organization_id, ip, user_agent, created_at, last_used_at, expires_at,
-                  refresh_digest
-            """,
+            returning {_COLUMNS}
+            """,  # noqa: S608  constants
             {
                 "user": account.id,
                 "organization": account.organization_id,
@@ -84,16 +89,15 @@ async def use_refresh_token(
     who = actor.current()
     async with tx.cursor(row_factory=class_row(Session)) as cursor:
         await cursor.execute(
-            """
+            f"""
             update user_sessions set refresh_digest = %(following)s, last_used_at = now(), ip = %(ip)s,
                 user_agent = %(agent)s,
                 expires_at = least(now() + make_interval(days => %(refresh_days)s),
                                    created_at + make_interval(days => %(days)s))
             where refresh_family = %(family)s and refresh_digest = %(current)s
                 and ended_at is null and expires_at > now()
-            returning id, user_id, organization_id, ip, user_agent, created_at, last_used_at, expires_at,
-                  refresh_digest
-            """,
+            returning {_COLUMNS}
+            """,  # noqa: S608  constants
             {
                 "following": following,
                 "ip": who.ip,
@@ -110,11 +114,10 @@ async def use_refresh_token(
 async def live_session_of_family(tx: Transaction, family: str) -> Session | None:
     async with tx.cursor(row_factory=class_row(Session)) as cursor:
         await cursor.execute(
-            """
-            select id, user_id, organization_id, ip, user_agent, created_at, last_used_at, expires_at,
-                  refresh_digest
+            f"""
+            select {_COLUMNS}
             from user_sessions where refresh_family = %s and ended_at is null and expires_at > now()
-            """,
+            """,  # noqa: S608  constants
             [family],
         )
         return await cursor.fetchone()
@@ -126,14 +129,13 @@ async def sessions_of(
     """Live ones, newest first."""
     async with tx.cursor(row_factory=class_row(Session)) as cursor:
         await cursor.execute(
-            """
-            select id, user_id, organization_id, ip, user_agent, created_at, last_used_at, expires_at,
-                  refresh_digest
+            f"""
+            select {_COLUMNS}
             from user_sessions
             where user_id = %s and ended_at is null and expires_at > now()
                 and (%s::timestamptz is null or (created_at, id) < (%s, %s::uuid))
             order by created_at desc, id desc limit %s
-            """,
+            """,  # noqa: S608  constants
             [user_id, after[0], *after, limit],
         )
         return await cursor.fetchall()
