@@ -29,7 +29,7 @@ class Settings(ServiceSettings):
     share_port: bool = Field(
         False, description="the newest gateway takes over PORT, while older ones finish what they answer; Linux only"
     )
-    anonymous: bool = Field(False, description="no credentials needed for the Ollama routes, on loopback only")
+    anonymous: bool = Field(False, description="no credentials needed for models and what asks them, on loopback only")
     anonymous_beyond_loopback: bool = Field(False, description="with ANONYMOUS: also where HOST is no loopback address")
     anonymous_organization: str = Field("default", description="the organization of callers without credentials")
     origins: Annotated[CommaSeparated, Alias("OLLAMA_ORIGINS")] = Field(
