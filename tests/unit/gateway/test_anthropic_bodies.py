@@ -383,7 +383,10 @@ async def test_an_image_may_be_named_by_its_address(monkeypatch: pytest.MonkeyPa
         return dict.fromkeys(urls, IMAGE)
 
     monkeypatch.setattr(openai_messages, "fetch_images", fetched)
-    image = {"type": "image", "source": {"type": "url", "url": "https://pictures.example/a.png"}}
+    address = "https://pictures.example/a.png"
+    image = {"type": "image", "source": {"type": "url", "url": address}}
     async with a_gateway(image_urls=True) as gateway, gateway.client() as http:
         task = await task_of(gateway, http, a_body([AN_IMAGE, image], model="tools"))
+        no_base64 = {"type": "image", "source": {"type": "base64", "data": address}}
+        assert await refusal(http, a_body([no_base64], model="tools")) == "invalid image input"
     assert task.messages[0].images == (IMAGE, IMAGE)

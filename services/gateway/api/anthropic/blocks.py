@@ -134,7 +134,7 @@ class _Conversation:
         source = block.object("source", "ImageSource")
         match source.text("type"):
             case "base64":
-                return source.text("data")
+                return read_image(f"data:;base64,{source.text('data')}", urls=False)
             case "url":
                 return read_image(source.text("url"), urls=self._urls)
             case other:

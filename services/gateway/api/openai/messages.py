@@ -35,8 +35,6 @@ async def with_images(call: Call, messages: Sequence[ChatMessage]) -> tuple[Chat
     urls = [image for message in messages for image in message.images if is_url(image)]
     if not urls:
         return tuple(messages)
-    if not call.ctx.settings.image_urls:
-        raise InvalidRequest("invalid image input", param="messages")  # what was to be base64 is an address
     with call.ctx.transfers.one_more(call.ctx.settings.transfers_per_caller):
         fetched = await fetch_images(urls)
     return tuple(
