@@ -108,13 +108,14 @@ class TestChat:
         assert not hasattr(message, "reasoning")
 
     @pytest.mark.real_model
-    async def test_a_real_model_fills_a_form(self, ask: Ask) -> None:
+    async def test_a_real_model_fills_a_form(self, client: openai.AsyncOpenAI) -> None:
         class Capital(BaseModel):
             name: str
 
-        messages = [{"role": "user", "content": "What is the capital of France?"}]
-        fields = {"temperature": 0, "max_tokens": 60, "response_format": Capital}
-        answer = await ask("chat.completions.parse", model=MODEL, messages=messages, **fields)
+        messages: Any = [{"role": "user", "content": "What is the capital of France?"}]
+        answer = await client.chat.completions.parse(
+            model=MODEL, messages=messages, temperature=0, max_tokens=60, response_format=Capital
+        )
         assert isinstance(answer.choices[0].message.parsed, Capital)
 
 
@@ -169,6 +170,31 @@ class TestForms:
             final: Any = await stream.get_final_completion()
         assert len(chunks) >= 2
         assert final.choices[0].message.parsed == Words(w0=0, w1=1)
+
+
+class TestResponses:
+    """What is kept, and what is made in the background, has tests of its own."""
+
+    async def test_an_answer(self, ask: Ask) -> None:
+        fields = {"input": "hello you", "instructions": "be brief", "max_output_tokens": 3}
+        response = await ask("responses.create", model="echo", **fields)
+        assert (response.output_text, response.status) == (words(3), "incomplete")
+        assert (response.usage.input_tokens, response.usage.output_tokens) == (4, 3)
+        events = await ask("responses.create", model="echo", stream=True, **fields)
+        assert [event.sequence_number for event in events] == list(range(len(events)))
+        assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == words(3)
+        assert events[-1].response.output_text == words(3)
+
+    async def test_each_choice_of_tools(self, ask: Ask) -> None:
+        async def called(**fields: Any) -> list[str]:
+            tools = [{"type": "function", **tool["function"]} for tool in TOOLS]
+            response = await ask("responses.create", model="echo-tools", input="hello", tools=tools, **fields)
+            return [item.name for item in response.output if item.type == "function_call"]
+
+        assert await called() == await called(tool_choice="required") == ["weather", "time"]
+        assert await called(tool_choice="required", parallel_tool_calls=False) == ["weather"]
+        assert await called(tool_choice={"type": "function", "name": "time"}) == ["time"]
+        assert await called(tool_choice="none") == []
 
 
 async def test_completions(ask: Ask) -> None:

@@ -64,10 +64,6 @@ class TestOpenAI:
         nobody = by_openai.with_options(base_url=f"http://127.0.0.1:{free_port()}/v1")
         await self.refused(nobody, openai.APIConnectionError)
 
-    async def test_it_takes_too_long(self, by_openai: openai.AsyncOpenAI) -> None:
-        hasty = by_openai.with_options(timeout=1)
-        await self.refused(hasty, openai.APITimeoutError, model="echo-20", max_tokens=10_000)
-
     async def test_an_engine_fails_before_the_first_word(self, by_openai: openai.AsyncOpenAI) -> None:
         error = await self.refused(by_openai, openai.InternalServerError, model="echo-fail-after-0")
         assert error.code == "attempts_exhausted"
@@ -85,6 +81,13 @@ class TestOpenAI:
             await listen()
         assert type(broken.value) is openai.APIError
         assert "".join(said).startswith(words(3))
+
+    async def test_a_response_fails_in_the_middle(self, by_openai: openai.AsyncOpenAI) -> None:
+        events = await by_openai.responses.create(model="echo-fail-after-3", input="hello", stream=True)
+        *_, failed = [event async for event in events]
+        assert failed.type == "response.failed"
+        assert failed.response.error
+        assert "given up" in failed.response.error.message
 
 
 class TestAnthropic:
@@ -113,10 +116,6 @@ class TestAnthropic:
     async def test_nobody_is_there(self, by_anthropic: anthropic.AsyncAnthropic) -> None:
         nobody = by_anthropic.with_options(base_url=f"http://127.0.0.1:{free_port()}")
         await self.refused(nobody, anthropic.APIConnectionError)
-
-    async def test_it_takes_too_long(self, by_anthropic: anthropic.AsyncAnthropic) -> None:
-        hasty = by_anthropic.with_options(timeout=1)
-        await self.refused(hasty, anthropic.APITimeoutError, model="echo-20", max_tokens=10_000)
 
     async def test_an_engine_fails_before_the_first_word(self, by_anthropic: anthropic.AsyncAnthropic) -> None:
         error = await self.refused(by_anthropic, anthropic.InternalServerError, model="echo-fail-after-0")
