@@ -22,8 +22,8 @@ class Estimate:
 
     prompt: int
     answer: int
-    takes_slot: bool = True
-    """A slot of a model; who only has tokens counted does not."""
+    is_stream: bool = True
+    """Counts among those that its caller may have at once. Who has tokens counted holds a slot for a moment only."""
 
     @property
     def total(self) -> int:
@@ -35,7 +35,7 @@ def estimate(task: InferenceTask, model: ModelRef) -> Estimate:
     if task.kind == "load":
         return Estimate(0, 0)
     if task.kind in {"tokenize", "detokenize"} or task.debug_render_only:
-        return Estimate(0, 0, takes_slot=False)
+        return Estimate(0, 0, is_stream=False)
     characters = len(task.prompt) + len(task.suffix) + len(task.system or "") + sum(map(len, task.inputs))
     characters += sum(len(message.content) + len(message.thinking) for message in task.messages)
     characters += len(orjson.dumps(task.tools)) if task.tools else 0

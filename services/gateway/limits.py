@@ -92,7 +92,7 @@ class Limiter:
     ) -> Allowance | None:
         """None for who has no limits. Raises ``LimitReached``, and ``Unavailable`` while Redis is away."""
         found = checks(caller.limits, model, expected.total, time.time())
-        if not expected.takes_slot:
+        if not expected.is_stream:
             found = [check for check in found if check.kind != "streams"]
         if not found:
             return None

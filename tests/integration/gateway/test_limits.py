@@ -83,7 +83,7 @@ async def test_a_slot_is_free_when_the_answer_is_complete(gateway: Gateway, work
     await anext(frames)
     async with calling(gateway, caller) as http:
         assert (await http.post("/api/chat", json=HELLO)).status_code == 429
-        counting = Estimate(0, 0, takes_slot=False)
+        counting = Estimate(0, 0, is_stream=False)
         assert await gateway.ctx.limits.admit(caller, "m:latest", counting, uuid4().hex, time.time() + 60) is None
         worker.may_end.set()
         assert (await anext(frames)).end is not None
