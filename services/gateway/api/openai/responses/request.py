@@ -122,15 +122,10 @@ def _format(given: Fields) -> OutputFormat:
         case "json_object":
             return "json"
         case "json_schema":
-            return _schema(given)
+            if not (schema := given.mapping("schema")):
+                raise InvalidRequest("'text.format.schema' is required", param="text.format.schema")
+            return read_format(schema)
     raise InvalidRequest("text.format must be text, json_object or json_schema", param="text.format")
-
-
-def _schema(given: Fields) -> OutputFormat:
-    for name, value in (("name", given.text("name")), ("schema", given.mapping("schema"))):
-        if not value:
-            raise InvalidRequest(f"'text.format.{name}' is required", param=f"text.format.{name}")
-    return read_format(given.mapping("schema"))
 
 
 def _truncate(body: Fields) -> bool:
