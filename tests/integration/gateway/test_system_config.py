@@ -5,11 +5,9 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
-import httpx
 import pytest
 
 from libs.common import actor
-from libs.common.contracts.auth.identity import VerifyKey
 from libs.common.contracts.gateway import ConfigChanged, ConfigVersion, SystemConfig
 from libs.common.contracts.paging import PageRequest
 from libs.common.database import Database
@@ -33,11 +31,6 @@ async def gateway(db: Database) -> AsyncIterator[Gateway]:
     async with a_gateway() as gateway:
         gateway.ctx = replace(gateway.ctx, db=db)
         yield gateway
-
-
-def caller(gateway: Gateway, role: str = "admin", **identity: Any) -> httpx.AsyncClient:
-    gateway.bus.answers[VerifyKey] = lambda _query: an_identity(role, **identity)
-    return gateway.client(Authorization="Bearer omx_key")
 
 
 async def staged(db: Database) -> list[tuple[str, dict[str, Any]]]:
@@ -83,7 +76,7 @@ async def test_history_in_pages(db: Database) -> None:
 
 
 async def test_read_change_and_read_again(gateway: Gateway) -> None:
-    async with caller(gateway) as http:
+    async with gateway.caller("admin") as http:
         read = await http.get(PATH)
         assert (read.status_code, read.headers["etag"], set(read.json().values())) == (200, '"1"', {None})
         change = {"anonymous": False, "origins": ["https://new.example"]}
@@ -111,7 +104,7 @@ async def test_read_change_and_read_again(gateway: Gateway) -> None:
     ],
 )
 async def test_what_is_no_setting_is_refused_by_name(gateway: Gateway, body: Any, field: str) -> None:
-    async with caller(gateway) as http:
+    async with gateway.caller("admin") as http:
         content = str(body).replace("'", '"').replace("True", "true").replace("inf", "1e999")
         refused = await http.put(PATH, content=content)
     assert (refused.status_code, refused.json()["error"]["code"]) == (400, "invalid_request")
@@ -124,14 +117,14 @@ async def test_what_is_no_setting_is_refused_by_name(gateway: Gateway, body: Any
     [("admin", 200, 200), ("operator", 200, 403), ("readonly", 200, 403), ("user", 403, 403)],
 )
 async def test_who_may(gateway: Gateway, role: str, reads: int, changes: int) -> None:
-    async with caller(gateway, role) as http:
+    async with gateway.caller(role) as http:
         assert (await http.get(PATH)).status_code == reads
         assert (await http.get(f"{PATH}/history")).status_code == reads
         assert (await http.put(PATH, json={"max_waiting": 7})).status_code == changes
 
 
 async def test_a_page_that_is_none(gateway: Gateway) -> None:
-    async with caller(gateway) as http:
+    async with gateway.caller("admin") as http:
         for cursor in ("x", "W10=", "WyJhIl0=", "WzFd" * 50):
             assert (await http.get(f"{PATH}/history", params={"cursor": cursor})).status_code == 400
         huge = "Wzk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5OV0="

@@ -3,10 +3,8 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx
 import pytest
 
-from libs.common.contracts.auth.identity import VerifyKey
 from libs.common.contracts.auth.privacy import EraseOwn, EraseUser, ExportUser, UserExport
 from libs.common.contracts.auth.second_factor import (
     ActivateTotp,
@@ -24,7 +22,6 @@ from libs.common.contracts.auth.second_factor import (
 )
 from libs.common.contracts.exports import ExportedRows
 from libs.common.errors import Forbidden, PreconditionFailed
-from tests.fixtures.builders import an_identity
 from tests.fixtures.gateway import Gateway, a_gateway
 
 USER = "5f2c9a3e-0000-4000-8000-000000000001"
@@ -64,11 +61,6 @@ async def gateway() -> AsyncIterator[Gateway]:
         yield gateway
 
 
-def caller(gateway: Gateway, role: str) -> httpx.AsyncClient:
-    gateway.bus.answers[VerifyKey] = lambda _query: an_identity(role)
-    return gateway.client(Authorization="Bearer omx_key")
-
-
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route[0]} {route[1]}")
 async def test_each_asks_auth_and_hands_on_what_it_says(gateway: Gateway, route: Route) -> None:
     method, path, body, query, answer, status = route
@@ -79,7 +71,7 @@ async def test_each_asks_auth_and_hands_on_what_it_says(gateway: Gateway, route:
         return answer
 
     gateway.bus.answers[type(query)] = answered
-    async with caller(gateway, "admin") as http:
+    async with gateway.caller("admin") as http:
         response = await http.request(method, f"/api/v1{path}", json=body)
     assert (response.status_code, asked) == (status, [query])
     assert response.content == b"" if answer is None else response.json() == answer.model_dump(mode="json")
@@ -90,7 +82,7 @@ async def test_others_need_a_manager(gateway: Gateway, route: Route) -> None:
     method, path, body, query, answer, status = route
     gateway.bus.answers[type(query)] = lambda _query: answer
     own = not path.startswith(("/organizations", f"/users/{USER}"))
-    async with caller(gateway, "user") as http:
+    async with gateway.caller("user") as http:
         response = await http.request(method, f"/api/v1{path}", json=body)
     assert response.status_code == (status if own else 403)
 
@@ -116,7 +108,7 @@ async def test_others_need_a_manager(gateway: Gateway, route: Route) -> None:
     ],
 )
 async def test_bad_input(gateway: Gateway, method: str, path: str, body: Any) -> None:
-    async with caller(gateway, "admin") as http:
+    async with gateway.caller("admin") as http:
         response = await http.request(method, f"/api/v1{path}", json=body)
     assert (response.status_code, response.json()["error"]["code"]) == (400, "invalid_request")
 
@@ -129,7 +121,7 @@ async def test_a_policy_carries_its_version(gateway: Gateway) -> None:
 
     gateway.bus.answers[PutSecondFactorPolicy] = put
     gateway.bus.answers[GetSecondFactorPolicy] = lambda _query: POLICY
-    async with caller(gateway, "admin") as http:
+    async with gateway.caller("admin") as http:
         tag = (await http.get(f"/api/v1{POLICY_PATH}")).headers["etag"]
         changed = await http.put(f"/api/v1{POLICY_PATH}", json={"roles": ["user"]}, headers={"If-Match": tag})
         again = await http.put(f"/api/v1{POLICY_PATH}", json={"roles": []}, headers={"If-Match": '"6"'})
@@ -142,7 +134,7 @@ async def test_what_is_refused_repeats_no_secret(gateway: Gateway) -> None:
         raise Forbidden("wrong password")
 
     gateway.bus.answers[OfferTotp] = refuse
-    async with caller(gateway, "user") as http:
+    async with gateway.caller("user") as http:
         wrong = await http.post("/api/v1/auth/totp", json={"password": "hunter2"})
         too_long = await http.post("/api/v1/auth/totp", json={"password": "hunter2" * 200})
     assert (wrong.status_code, wrong.json()["error"]["message"]) == (403, "wrong password")

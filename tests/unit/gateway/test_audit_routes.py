@@ -3,7 +3,6 @@
 import json
 from collections.abc import AsyncIterator
 
-import httpx
 import pytest
 
 from libs.common.contracts.auth.audit import AuditEntry, ListAudit, RecordAudit
@@ -33,11 +32,6 @@ def told(gateway: Gateway) -> list[RecordAudit]:
     return events
 
 
-def caller(gateway: Gateway, role: str, **more: object) -> httpx.AsyncClient:
-    gateway.bus.answers[VerifyKey] = lambda _query: an_identity(role, **more)
-    return gateway.client(Authorization="Bearer omx_0123456789", **{"User-Agent": "tests"})
-
-
 async def test_a_page_with_every_filter(gateway: Gateway) -> None:
     asked: list[ListAudit] = []
 
@@ -48,7 +42,7 @@ async def test_a_page_with_every_filter(gateway: Gateway) -> None:
     gateway.bus.answers[ListAudit] = answer
     wanted = {"user_id": "u", "action": "users.*", "object": "o", "request_id": "r", "ip": "::1"}
     wanted |= {"from": "1", "to": "2.5", "organization_id": "other", "limit": "3", "cursor": "abc"}
-    async with caller(gateway, "admin") as http:
+    async with gateway.caller("admin") as http:
         response = await http.get("/api/v1/system/audit", params=wanted)
     assert response.json() == {"items": [ENTRY.model_dump()], "next_cursor": "next"}
     (query,) = asked
@@ -64,14 +58,14 @@ async def test_an_admin_of_another_organization_sees_that_one(gateway: Gateway) 
         return Page[AuditEntry](items=())
 
     gateway.bus.answers[ListAudit] = answer
-    async with caller(gateway, "admin", organization_id="acme", permissions=frozenset({"audit:read"})) as http:
+    async with gateway.caller("admin", organization_id="acme", permissions=frozenset({"audit:read"})) as http:
         assert (await http.get("/api/v1/system/audit")).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/api/v1/system/audit", "/api/v1/system/audit/export"])
 async def test_who_may_read(gateway: Gateway, path: str) -> None:
     for role in ("operator", "user", "readonly"):
-        async with caller(gateway, role) as http:
+        async with gateway.caller(role) as http:
             assert (await http.get(path)).status_code == 403
     async with gateway.client() as http:
         assert (await http.get(path)).status_code == 401
@@ -79,7 +73,7 @@ async def test_who_may_read(gateway: Gateway, path: str) -> None:
 
 @pytest.mark.parametrize("bad", ["from=nan", "to=1e300", "user_id=%00", "limit=0", f"object={'x' * 1001}"])
 async def test_bad_filters(gateway: Gateway, bad: str) -> None:
-    async with caller(gateway, "admin") as http:
+    async with gateway.caller("admin") as http:
         assert (await http.get(f"/api/v1/system/audit?{bad}")).status_code == 400
 
 
@@ -90,14 +84,15 @@ async def test_the_export_is_all_pages_as_lines(gateway: Gateway) -> None:
         return Page[AuditEntry](items=(ENTRY,), next_cursor=following)
 
     gateway.bus.answers[ListAudit] = answer
-    async with caller(gateway, "admin") as http:
+    async with gateway.caller("admin") as http:
         response = await http.get("/api/v1/system/audit/export")
     assert response.headers["content-type"] == "application/x-ndjson"
     assert [json.loads(line) for line in response.text.splitlines()] == [ENTRY.model_dump()] * 3
 
 
 async def test_a_caller_who_may_not_is_in_the_log(gateway: Gateway, told: list[RecordAudit]) -> None:
-    async with caller(gateway, "user") as http:
+    async with gateway.caller("user") as http:
+        http.headers.update({"Authorization": "Bearer omx_0123456789", "User-Agent": "tests"})
         for _ in range(3):
             refused = await http.get("/api/v1/system/audit?user_id=secret")
         await http.request("DELETE", "/api/delete", json={"model": "m"})
@@ -137,6 +132,6 @@ async def test_a_flood_of_refusals_is_told_in_part(gateway: Gateway, told: list[
 
 
 async def test_refusals_do_not_wait_for_the_log(gateway: Gateway) -> None:
-    async with caller(gateway, "user") as http:
+    async with gateway.caller("user") as http:
         assert (await http.get("/api/v1/system/audit")).status_code == 403
     assert gateway.bus.asked[RecordAudit] <= 1, "nobody takes it, and the caller has its answer"

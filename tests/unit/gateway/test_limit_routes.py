@@ -3,18 +3,16 @@
 from collections.abc import AsyncIterator
 from datetime import date
 from typing import Any
-from uuid import uuid4
 
 import httpx
 import pytest
 
-from libs.common.contracts.auth.identity import Limits, VerifyKey
+from libs.common.contracts.auth.identity import Limits
 from libs.common.contracts.auth.limits import DeleteLimits, GetLimits, ListLimits, PutLimits, SetLimits
 from libs.common.contracts.auth.usage import GetUsage, UsageRow
 from libs.common.contracts.message import Message
 from libs.common.contracts.paging import Page
-from libs.common.contracts.permissions import Permission
-from tests.fixtures.builders import an_identity
+from libs.common.contracts.permissions import ROLES, Permission
 from tests.fixtures.gateway import Gateway, a_gateway
 
 FEW = Limits(requests_per_minute=3)
@@ -47,16 +45,9 @@ def asked(gateway: Gateway) -> list[Message]:
     return heard
 
 
-def caller(gateway: Gateway, role: str, *without: Permission) -> httpx.AsyncClient:
-    known = an_identity(role)
-    known = known.model_copy(update={"permissions": known.permissions - set(without)})
-    gateway.bus.answers[VerifyKey] = lambda _query: known
-    return gateway.client(Authorization=f"Bearer omx_{uuid4().hex}")
-
-
 @pytest.mark.parametrize("pattern", ["llama*", "host:5000/ns/m:tag", "m?%5Ba-z%5D".replace("?", "%3F")])
 async def test_limits_of_models_by_their_pattern(gateway: Gateway, asked: list[Message], pattern: str) -> None:
-    async with caller(gateway, "admin") as http:
+    async with gateway.caller("admin") as http:
         put = await http.put(
             f"/api/v1/limits/model/{pattern}", json=FEW.model_dump(exclude_none=True), headers={"If-Match": '"7"'}
         )
@@ -70,13 +61,13 @@ async def test_limits_of_models_by_their_pattern(gateway: Gateway, asked: list[M
 
 
 async def test_the_ceiling_is_set_by_who_manages_tenants(gateway: Gateway, asked: list[Message]) -> None:
-    async with caller(gateway, "admin", Permission.TENANT_MANAGE) as http:
+    async with gateway.caller("admin", permissions=ROLES["admin"] - {Permission.TENANT_MANAGE}) as http:
         assert (await http.put("/api/v1/limits/organization/o", json={})).status_code == 403
         assert (await http.delete("/api/v1/limits/organization/o")).status_code == 403
         assert (await http.get("/api/v1/limits/organization/o")).status_code == 200
         for path in ("organization/other", "user/u?organization_id=other", "?organization_id=other"):
             assert (await http.get(f"/api/v1/limits/{path}".replace("/?", "?"))).status_code == 404
-    async with caller(gateway, "admin") as http:
+    async with gateway.caller("admin") as http:
         assert (await http.put("/api/v1/limits/organization/other", json={})).status_code == 200
         assert (await http.get("/api/v1/limits?organization_id=other")).status_code == 200
     assert asked == [
@@ -99,7 +90,7 @@ async def test_the_ceiling_is_set_by_who_manages_tenants(gateway: Gateway, asked
     ],
 )
 async def test_limits_that_are_none(gateway: Gateway, asked: list[Message], body: object) -> None:
-    async with caller(gateway, "admin") as http:
+    async with gateway.caller("admin") as http:
         response = await http.put("/api/v1/limits/model/m", json=body)
     assert (response.status_code, response.json()["error"]["code"]) == (400, "invalid_request")
     assert asked == []
@@ -107,7 +98,7 @@ async def test_limits_that_are_none(gateway: Gateway, asked: list[Message], body
 
 @pytest.mark.usefixtures("asked")
 async def test_who_may(gateway: Gateway) -> None:
-    async with caller(gateway, "user") as http:
+    async with gateway.caller("user") as http:
         assert (await http.get("/api/v1/limits")).status_code == 403
         assert (await http.put("/api/v1/limits/user/u", json={})).status_code == 403
         assert (await http.get("/api/v1/limits/mine")).json() == {"items": []}
@@ -115,9 +106,9 @@ async def test_who_may(gateway: Gateway) -> None:
 
 
 async def test_usage_of_oneself_and_of_all(gateway: Gateway, asked: list[Message]) -> None:
-    async with caller(gateway, "user") as http:
+    async with gateway.caller("user") as http:
         assert (await http.get("/api/v1/usage")).json()["items"] == [ROW.model_dump(mode="json")]
-    async with caller(gateway, "readonly") as http:
+    async with gateway.caller("readonly") as http:
         query = {"group_by": ["model", "day"], "from": "2026-11-01", "to": "2026-11-21", "model": "m", "key_id": "k"}
         assert (await http.get("/api/v1/usage", params=query)).status_code == 200
     assert asked == [
@@ -134,15 +125,14 @@ async def test_usage_of_oneself_and_of_all(gateway: Gateway, asked: list[Message
 
 
 async def test_usage_is_asked_of_models_that_the_caller_may_see(gateway: Gateway, asked: list[Message]) -> None:
-    gateway.bus.answers[VerifyKey] = lambda _query: an_identity("readonly", models=(("mine*",),))
-    async with gateway.client(Authorization="Bearer omx_few") as http:
+    async with gateway.caller("readonly", models=(("mine*",),)) as http:
         assert (await http.get("/api/v1/usage?group_by=model")).status_code == 200
         assert (await http.get("/api/v1/models/m/usage")).status_code == 404
     assert asked == [GetUsage(organization_id="o", group_by=("model",), patterns=(("mine*",),))]
 
 
 async def test_usage_of_a_model(gateway: Gateway, asked: list[Message]) -> None:
-    async with caller(gateway, "readonly") as http:
+    async with gateway.caller("readonly") as http:
         assert (await http.get("/api/v1/models/m/usage")).status_code == 200
         assert (await http.get("/api/v1/models/unknown/usage")).status_code == 404
     assert asked == [GetUsage(organization_id="o", model="m:latest")]
@@ -150,6 +140,6 @@ async def test_usage_of_a_model(gateway: Gateway, asked: list[Message]) -> None:
 
 @pytest.mark.parametrize("query", ["from=yesterday", "group_by=hour", "limit=0", "model=%00"])
 async def test_questions_that_are_none(gateway: Gateway, query: str) -> None:
-    async with caller(gateway, "readonly") as http:
+    async with gateway.caller("readonly") as http:
         response = await http.get(f"/api/v1/usage?{query}")
     assert (response.status_code, response.json()["error"]["code"]) == (400, "invalid_request")

@@ -3,17 +3,14 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx
 import pytest
 
-from libs.common.contracts.auth.identity import VerifyKey
 from libs.common.contracts.inference import ModelDetails
 from libs.common.contracts.message import Message
 from libs.common.contracts.paging import Page, PageRequest
 from libs.common.contracts.registry import DeleteModel
 from libs.common.contracts.registry.models import AddModel, ChangeModel, FindModels, GetModel, Model
 from libs.common.errors import Forbidden, PreconditionFailed
-from tests.fixtures.builders import an_identity
 from tests.fixtures.gateway import Gateway, a_gateway
 
 MODEL = Model(
@@ -55,13 +52,8 @@ def asked(gateway: Gateway) -> list[Message]:
     return seen
 
 
-def caller(gateway: Gateway, role: str = "operator", **changes: Any) -> httpx.AsyncClient:
-    gateway.bus.answers[VerifyKey] = lambda _query: an_identity(role, **changes)
-    return gateway.client(Authorization="Bearer omx_key")
-
-
 async def test_a_list_with_every_filter(gateway: Gateway, asked: list[Message]) -> None:
-    async with caller(gateway, "user", models=(("team/*",),)) as http:
+    async with gateway.caller("user", models=(("team/*",),)) as http:
         answer = await http.get(f"{PATH}?status=ready&name=m&tags=a&tags=b&created_by=u&limit=7&cursor=xyz")
     assert answer.status_code == 200
     assert answer.json() == {"items": [MODEL.model_dump(mode="json")], "next_cursor": "c"}
@@ -74,14 +66,14 @@ async def test_a_list_with_every_filter(gateway: Gateway, asked: list[Message]) 
 
 async def test_one_is_added_and_told_where_to_look(gateway: Gateway, asked: list[Message]) -> None:
     body = {"name": "team/m:7b", "from": "base", "system": "s", "parameters": {"stop": ["x"]}, "tags": ["a"]}
-    async with caller(gateway) as http:
+    async with gateway.caller("operator") as http:
         answer = await http.post(PATH, json=body)
     assert (answer.status_code, answer.headers["location"]) == (202, f"{PATH}/team/m:7b")
     assert asked == [AddModel(name="team/m:7b", base="base", system="s", parameters={"stop": ["x"]}, tags=("a",))]
 
 
 async def test_one_is_read_changed_and_deleted(gateway: Gateway, asked: list[Message]) -> None:
-    async with caller(gateway) as http:
+    async with gateway.caller("operator") as http:
         read = await http.get(f"{PATH}/team/m:7b")
         body = {"tags": ["b"], "description": "d", "shared": True}
         changed = await http.put(f"{PATH}/team/m:7b", json=body, headers={"If-Match": read.headers["etag"]})
@@ -112,7 +104,7 @@ async def test_one_is_read_changed_and_deleted(gateway: Gateway, asked: list[Mes
     ],
 )
 async def test_what_is_refused(gateway: Gateway, asked: list[Message], method: str, path: str, body: Any) -> None:
-    async with caller(gateway, "admin") as http:
+    async with gateway.caller("admin") as http:
         answer = await http.request(method, PATH + path, json=body)
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")
     assert asked == []
@@ -124,12 +116,12 @@ async def test_what_the_registry_refuses(gateway: Gateway, error: Exception, sta
         raise error
 
     gateway.bus.answers[ChangeModel] = refuse
-    async with caller(gateway) as http:
+    async with gateway.caller("operator") as http:
         assert (await http.put(f"{PATH}/m", json={})).status_code == status
 
 
 async def test_who_may(gateway: Gateway, asked: list[Message]) -> None:
-    async with caller(gateway, "user") as http:
+    async with gateway.caller("user") as http:
         assert (await http.get(f"{PATH}/m")).status_code == 200
         for method, path in (("POST", PATH), ("PUT", f"{PATH}/m"), ("DELETE", f"{PATH}/m")):
             answer = await http.request(method, path, json={"name": "m"} if method == "POST" else {})
@@ -155,7 +147,7 @@ async def test_who_may(gateway: Gateway, asked: list[Message]) -> None:
 async def test_nobody_is_asked_about_what_the_caller_may_not_know_of(
     gateway: Gateway, asked: list[Message], method: str, path: str
 ) -> None:
-    async with caller(gateway, models=(("a*", "team/*"),)) as http:
+    async with gateway.caller("operator", models=(("a*", "team/*"),)) as http:
         answer = await http.request(method, PATH + path, json={"nodes": 1} if path.endswith("replicate") else {})
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found")
     assert asked == []

@@ -3,10 +3,8 @@
 from collections.abc import AsyncIterator
 from typing import TypeVar
 
-import httpx
 import pytest
 
-from libs.common.contracts.auth.identity import Identity, VerifyKey
 from libs.common.contracts.message import Message
 from libs.common.contracts.paging import Page
 from libs.common.contracts.scheduler.requests import (
@@ -15,7 +13,6 @@ from libs.common.contracts.scheduler.requests import (
     RequestDetails,
     RequestSummary,
 )
-from tests.fixtures.builders import an_identity
 from tests.fixtures.gateway import Gateway, a_gateway
 
 Asked = TypeVar("Asked", bound=Message)
@@ -28,11 +25,6 @@ PATH = f"/api/v1/inference/requests/{ID}"
 async def gateway() -> AsyncIterator[Gateway]:
     async with a_gateway() as gateway:
         yield gateway
-
-
-def caller(gateway: Gateway, identity: Identity) -> httpx.AsyncClient:
-    gateway.bus.answers[VerifyKey] = lambda _query: identity
-    return gateway.client(authorization="Bearer omx_k")
 
 
 def note(gateway: Gateway, query: type[Asked], answer: object) -> list[Asked]:
@@ -59,7 +51,7 @@ def a_summary(**changes: object) -> RequestSummary:
 )
 async def test_users_list_their_own_and_operators_all(gateway: Gateway, role: str, query: str, expected: str) -> None:
     asked = note(gateway, ListRequests, Page(items=(a_summary(),)))
-    async with caller(gateway, an_identity(role)) as http:
+    async with gateway.caller(role) as http:
         answer = await http.get(f"/api/v1/inference/requests{query}")
     assert answer.status_code == 200
     assert answer.json()["items"][0]["id"] == ID
@@ -69,7 +61,7 @@ async def test_users_list_their_own_and_operators_all(gateway: Gateway, role: st
 async def test_filters(gateway: Gateway) -> None:
     asked = note(gateway, ListRequests, Page[RequestSummary](items=()))
     filters = {"status": "failed", "model": "m", "key_id": "k", "from": "1.5", "to": "2", "limit": "3"}
-    async with caller(gateway, an_identity("operator")) as http:
+    async with gateway.caller("operator") as http:
         assert (await http.get("/api/v1/inference/requests", params=filters)).status_code == 200
     query = asked[0]
     assert (query.status, query.model, query.key_id, query.paging.limit) == ("failed", "m:latest", "k", 3)
@@ -78,12 +70,12 @@ async def test_filters(gateway: Gateway) -> None:
 
 @pytest.mark.parametrize("query", ["status=lost", "from=-1", "to=inf", "model=%00", "limit=0", "cursor=!"])
 async def test_bad_filters(gateway: Gateway, query: str) -> None:
-    async with caller(gateway, an_identity("operator")) as http:
+    async with gateway.caller("operator") as http:
         assert (await http.get(f"/api/v1/inference/requests?{query}")).status_code == 400
 
 
 async def test_those_of_others_need_a_permission(gateway: Gateway) -> None:
-    async with caller(gateway, an_identity("user")) as http:
+    async with gateway.caller("user") as http:
         assert (await http.get("/api/v1/inference/requests?user_id=v")).status_code == 403
 
 
@@ -91,7 +83,7 @@ async def test_models_that_a_key_may_not_know_of_are_in_no_list(gateway: Gateway
     both = (a_summary(), a_summary(model="secret:latest"))
     gateway.bus.answers[ListRequests] = lambda _query: Page(items=both, next_cursor="c")
     gateway.bus.answers[GetRequest] = lambda _query: RequestDetails(**both[1].model_dump())
-    async with caller(gateway, an_identity("operator", models=(("m*",),))) as http:
+    async with gateway.caller("operator", models=(("m*",),)) as http:
         page = (await http.get("/api/v1/inference/requests")).json()
         assert ([each["model"] for each in page["items"]], page["next_cursor"]) == (["m:latest"], "c")
         assert (await http.get(PATH)).status_code == 404
@@ -100,12 +92,12 @@ async def test_models_that_a_key_may_not_know_of_are_in_no_list(gateway: Gateway
 @pytest.mark.parametrize(("role", "owner"), [("user", "u"), ("readonly", None), ("operator", None)])
 async def test_one_request(gateway: Gateway, role: str, owner: str | None) -> None:
     asked = note(gateway, GetRequest, RequestDetails(**a_summary(status="waiting").model_dump(), position=3))
-    async with caller(gateway, an_identity(role)) as http:
+    async with gateway.caller(role) as http:
         assert (await http.get(PATH)).json()["position"] == 3
     assert asked == [GetRequest(request_id=ID, user_id=owner)]
 
 
 @pytest.mark.parametrize("path", ["/api/v1/inference/requests/nonsense", f"{PATH}/stream?after=-1", f"{PATH}x"])
 async def test_bad_ids(gateway: Gateway, path: str) -> None:
-    async with caller(gateway, an_identity()) as http:
+    async with gateway.caller() as http:
         assert (await http.get(path)).status_code == 400

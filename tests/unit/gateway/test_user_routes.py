@@ -7,7 +7,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from libs.common.contracts.auth.identity import GetSigningKeys, IdentityChanged, SigningKeys, VerifyKey
+from libs.common.contracts.auth.identity import GetSigningKeys, IdentityChanged, SigningKeys
 from libs.common.contracts.auth.sessions import (
     ActiveSession,
     EndSession,
@@ -31,7 +31,7 @@ from libs.common.contracts.auth.users import (
 )
 from libs.common.contracts.paging import Page, PageRequest
 from libs.common.errors import PreconditionFailed, RateLimited
-from tests.fixtures.builders import a_session, a_user, an_identity
+from tests.fixtures.builders import a_session, a_user
 from tests.fixtures.gateway import Gateway, a_gateway
 
 ID = str(uuid4())
@@ -96,11 +96,6 @@ async def gateway() -> AsyncIterator[Gateway]:
         yield gateway
 
 
-def caller(gateway: Gateway, role: str) -> httpx.AsyncClient:
-    gateway.bus.answers[VerifyKey] = lambda _query: an_identity(role)
-    return gateway.client(Authorization="Bearer omx_key")
-
-
 async def check(http: httpx.AsyncClient, gateway: Gateway, route: tuple[str, str, Any, Any, Any, int]) -> None:
     method, path, body, query, answer, status = route
     asked: list[Any] = []
@@ -123,7 +118,7 @@ async def test_anybody_logs_in(gateway: Gateway, route: tuple[str, str, Any, Any
 
 @pytest.mark.parametrize("route", OWN_ROUTES)
 async def test_everybody_has_an_account(gateway: Gateway, route: tuple[str, str, Any, Any, Any, int]) -> None:
-    async with caller(gateway, "user") as http:
+    async with gateway.caller("user") as http:
         await check(http, gateway, route)
     async with gateway.client() as http:
         assert (await http.request(route[0], f"/api/v1{route[1]}", json=route[2])).status_code == 401
@@ -131,16 +126,16 @@ async def test_everybody_has_an_account(gateway: Gateway, route: tuple[str, str,
 
 @pytest.mark.parametrize("route", MANAGED_ROUTES)
 async def test_users_are_for_who_manages_them(gateway: Gateway, route: tuple[str, str, Any, Any, Any, int]) -> None:
-    async with caller(gateway, "admin") as http:
+    async with gateway.caller("admin") as http:
         await check(http, gateway, route)
     gateway.ctx.identities.forget(IdentityChanged(user_id="u"))
-    async with caller(gateway, "operator") as http:
+    async with gateway.caller("operator") as http:
         assert (await http.request(route[0], f"/api/v1{route[1]}", json=route[2])).status_code == 403
 
 
 async def test_a_profile_says_what_one_may_do(gateway: Gateway) -> None:
     gateway.bus.answers[GetProfile] = gateway.bus.answers[UpdateProfile] = lambda _query: USER
-    async with caller(gateway, "user") as http:
+    async with gateway.caller("user") as http:
         read = await http.get("/api/v1/users/profile")
         changed = await http.put("/api/v1/users/profile", json={"name": "Ada"})
     assert read.json() == changed.json()
@@ -159,7 +154,7 @@ async def test_who_has_read_an_old_version_changes_nothing(gateway: Gateway) -> 
 
     for message in (UpdateUser, UpdateProfile, RemoveUser):
         gateway.bus.answers[message] = update
-    async with caller(gateway, "admin") as http:
+    async with gateway.caller("admin") as http:
         for method, path in (("PUT", f"/users/{ID}"), ("PUT", "/users/profile"), ("DELETE", f"/users/{ID}")):
             body = {"name": "A"} if method == "PUT" else None
             for etag, status in (('"1"', 412), ('"2"', 200 if body else 204), ("2", 400)):
@@ -209,6 +204,6 @@ async def test_the_keys_are_published(gateway: Gateway) -> None:
     ],
 )
 async def test_bad_requests(gateway: Gateway, method: str, path: str, body: Any) -> None:
-    async with caller(gateway, "admin") as http:
+    async with gateway.caller("admin") as http:
         response = await http.request(method, f"/api/v1{path}", json=body)
     assert (response.status_code, response.json()["error"]["code"]) == (400, "invalid_request")

@@ -1,12 +1,9 @@
 from collections.abc import AsyncIterator
 
-import httpx
 import pytest
 
-from libs.common.contracts.auth.identity import VerifyKey
 from libs.common.contracts.registry import ListVersions, ModelVersion, RollBack
 from libs.common.errors import ModelNotFound
-from tests.fixtures.builders import an_identity
 from tests.fixtures.gateway import Gateway, a_gateway
 
 DIGEST = "a" * 64
@@ -17,11 +14,6 @@ VERSION = ModelVersion(name="m:latest", digest=DIGEST, size=10, created_at=1.0, 
 async def gateway() -> AsyncIterator[Gateway]:
     async with a_gateway() as gateway:
         yield gateway
-
-
-def caller(gateway: Gateway, role: str) -> httpx.AsyncClient:
-    gateway.bus.answers[VerifyKey] = lambda _query: an_identity(role)
-    return gateway.client(Authorization="Bearer omx_key")
 
 
 @pytest.mark.parametrize("model", ["m", "host:5000/ns/m:tag"])
@@ -37,7 +29,7 @@ async def test_list_and_restore(gateway: Gateway, model: str) -> None:
         return VERSION
 
     gateway.bus.answers |= {ListVersions: versions, RollBack: roll_back}
-    async with caller(gateway, "operator") as http:
+    async with gateway.caller("operator") as http:
         listed = await http.get(f"/api/v1/models/{model}/versions")
         restored = await http.post(f"/api/v1/models/{model}/versions/{DIGEST}/restore")
     assert (listed.status_code, listed.json()) == (200, {"items": [VERSION.model_dump()], "next_cursor": None})
@@ -47,7 +39,7 @@ async def test_list_and_restore(gateway: Gateway, model: str) -> None:
 
 async def test_who_may(gateway: Gateway) -> None:
     gateway.bus.answers[ListVersions] = lambda _query: ()
-    async with caller(gateway, "user") as http:
+    async with gateway.caller("user") as http:
         assert (await http.get("/api/v1/models/m/versions")).status_code == 200
         assert (await http.post(f"/api/v1/models/m/versions/{DIGEST}/restore")).status_code == 403
     async with gateway.client() as http:
@@ -59,6 +51,6 @@ async def test_what_is_not_there(gateway: Gateway) -> None:
         raise ModelNotFound("model 'm' not found")
 
     gateway.bus.answers[ListVersions] = not_found
-    async with caller(gateway, "operator") as http:
+    async with gateway.caller("operator") as http:
         assert (await http.get("/api/v1/models/m/versions")).status_code == 404
         assert (await http.post("/api/v1/models/m/versions/nonsense/restore")).status_code in {400, 422}
