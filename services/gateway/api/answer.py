@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -123,25 +124,35 @@ class StreamedAnswer(Response):
         self._sent_at = time.monotonic()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        breaking = asyncio.create_task(self._break_silence(send), name="break a silence")
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            async for data in self._rendered():
-                if data:  # else it is as silent as without the frame
-                    await send({"type": "http.response.body", "body": data, "more_body": True})
-                    self._sent_at = time.monotonic()
-            await _ended(breaking)
+            async with self._silence_broken(send):
+                async for data in self._rendered():
+                    if data:  # else it is as silent as without the frame
+                        await send({"type": "http.response.body", "body": data, "more_body": True})
+                        self._sent_at = time.monotonic()
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
-            await _ended(breaking)
             await self._rest.aclose()
             await self._following.aclose()
 
+    @asynccontextmanager
+    async def _silence_broken(self, send: Send) -> AsyncIterator[None]:
+        if not self._rendering.silence:
+            yield
+            return
+        breaking = asyncio.create_task(self._break_silence(send), name="break a silence")
+        try:
+            yield
+        finally:
+            breaking.cancel()
+            await asyncio.gather(breaking, return_exceptions=True)
+
     async def _break_silence(self, send: Send) -> None:
-        while silence := self._rendering.silence:
+        while True:
             left = self._sent_at + SILENCE_SECONDS - time.monotonic()
             if left <= 0:
-                await send({"type": "http.response.body", "body": silence, "more_body": True})
+                await send({"type": "http.response.body", "body": self._rendering.silence, "more_body": True})
                 self._sent_at = time.monotonic()
             else:
                 await asyncio.sleep(left)
@@ -164,11 +175,6 @@ def _written(rendering: Rendering, frame: Frame, choice: int) -> bytes:
     return rendering.chunk(frame, choice) if frame.end is None else rendering.last(frame, frame.end, choice)
 
 
-async def _ended(task: "asyncio.Task[None]") -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-
-
 async def stream_answer(
     call: Call, model: ModelRef, tasks: Sequence[InferenceTask], rendering: Rendering
 ) -> StreamedAnswer:
@@ -186,14 +192,16 @@ async def stream_answer(
     return StreamedAnswer(following, first, frames, rendering)
 
 
-async def whole_answers(call: Call, model: ModelRef, tasks: Sequence[InferenceTask]) -> list[tuple[Frame, StreamEnd]]:
-    """For each task the last frame, with everything in it that came before."""
+async def whole_answers(
+    call: Call, model: ModelRef, tasks: Sequence[InferenceTask], shown: Callable[[Frame], Frame] = lambda frame: frame
+) -> list[tuple[Frame, StreamEnd]]:
+    """For each task the last frame, with everything in it that came before. ``shown``: what is to be told of a frame."""
     following = await _start(call, model, tasks)
     gathered = [_Gathered() for _ in tasks]
     frames = following.frames()
     try:
         async for choice, frame in frames:
-            gathered[choice].add(frame)
+            gathered[choice].add(shown(frame))
         return [each.whole() for each in gathered]
     finally:
         following.tell(call)
