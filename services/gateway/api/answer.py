@@ -195,7 +195,7 @@ async def stream_answer(
 async def whole_answers(
     call: Call, model: ModelRef, tasks: Sequence[InferenceTask], shown: Callable[[Frame], Frame] = lambda frame: frame
 ) -> list[tuple[Frame, StreamEnd]]:
-    """For each task the last frame, with everything in it that came before. ``shown``: what is to be told of a frame."""
+    """For each task the last frame, with everything in it that came before. ``shown``: what is told of a frame."""
     following = await _start(call, model, tasks)
     gathered = [_Gathered() for _ in tasks]
     frames = following.frames()

@@ -64,6 +64,20 @@ async def test_logprobs_in_the_old_shape() -> None:
     assert (await task_of(completions, {"model": "m", "prompt": "p", "logprobs": 0})).logprobs
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_thoughts_are_not_told_nor_their_tokens(stream: bool) -> None:
+    def play(_task: InferenceTask) -> ScriptedStream:
+        thought, said = [Logprob("hm", -0.5)], [Logprob("so", -0.5)]
+        return ScriptedStream().say(thinking="hm", logprobs=thought).say("so", logprobs=said, end=END)
+
+    async with a_gateway() as gateway, gateway.client() as http:
+        gateway.play = play
+        body = {"model": "thinker", "prompt": "p", "logprobs": 0, "stream": stream}
+        answer = (await http.post("/v1/completions", json=body)).text
+    assert '"tokens":["so"]' in answer
+    assert "hm" not in answer
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [

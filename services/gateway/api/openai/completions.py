@@ -12,7 +12,7 @@ from services.gateway.api.json_body import Fields
 from services.gateway.api.ollama.capabilities import check_model
 from services.gateway.api.openai import wire
 from services.gateway.api.openai.answers import Answer
-from services.gateway.api.openai.text_answer import TextChunks, whole_choices
+from services.gateway.api.openai.text_answer import TextChunks, whole_choices, without_thoughts
 from services.gateway.api.openai.texts import Tokens, read_texts
 from services.gateway.api.sse import stream_events
 
@@ -44,7 +44,7 @@ async def completions(call: Call) -> Response:
     answer = Answer("cmpl", "text_completion", name, n)
     if stream:
         return await stream_events(call, model, tasks, TextChunks(answer, before, with_usage=with_usage))
-    answers = await whole_answers(call, model, tasks)
+    answers = await whole_answers(call, model, tasks, without_thoughts)
     return answer.whole(answers, whole_choices(answers, before))
 
 

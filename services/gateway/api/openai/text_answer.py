@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
+import msgspec
+
 from libs.common.contracts.tokens import Frame, Logprob, StreamEnd
 from services.gateway.api.openai.answers import Answer, Chunks, finish_reason
 
@@ -19,6 +21,7 @@ class TextChunks(Chunks):
 
     def chunk(self, frame: Frame, choice: int) -> bytes:
         """Nothing for a frame that only thinks."""
+        frame = without_thoughts(frame)
         text, self._before[choice] = self._before[choice] + frame.text, ""
         if not text and not frame.logprobs:
             return b""
@@ -30,6 +33,11 @@ class TextChunks(Chunks):
         self._ends[choice] = end
         rest = self.chunk(frame, choice)
         return rest + self._with_choice({"index": choice, "text": "", "finish_reason": finish_reason(end)})
+
+
+def without_thoughts(frame: Frame) -> Frame:
+    """There is no place for them, nor for their tokens."""
+    return msgspec.structs.replace(frame, thinking="", logprobs=[]) if frame.thinking else frame
 
 
 def whole_choices(answers: Sequence[tuple[Frame, StreamEnd]], before: Sequence[str]) -> list[dict[str, Any]]:
