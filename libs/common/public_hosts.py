@@ -5,10 +5,14 @@ The check is made on the very addresses that a connection is made to: a name tha
 later gains nothing.
 """
 
+import asyncio
 import ipaddress
 import socket
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address
+from typing import Final
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
@@ -22,6 +26,9 @@ PUBLIC_IPV6 = ipaddress.IPv6Network("2000::/3")
 """All that is given out for public use. Python calls more global: networks have machines and translators there."""
 
 EVERY_HOST = "*"
+
+LOOKUPS_AT_ONCE: Final = 16
+_lookups = ThreadPoolExecutor(LOOKUPS_AT_ONCE, "look up a name")
 
 
 class AllowedHosts:
@@ -56,6 +63,24 @@ class AllowedHosts:
     def refusal(self, host: str) -> Forbidden:
         more = f", and {self._setting} does not allow it" if self._setting else ""
         return Forbidden(f"{host} is not on a public address{more}")
+
+
+class SystemResolver(AbstractResolver):
+    """The system's, in threads of its own: users name hosts whose name servers never answer, and the threads in which
+    everything else is done must not wait for these.
+    """
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        ask = partial(socket.getaddrinfo, host, port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+        flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+        return [
+            ResolveResult(hostname=host, host=str(address[0]), port=port, family=kind, proto=protocol, flags=flags)
+            for kind, _, protocol, _, address in await asyncio.get_running_loop().run_in_executor(_lookups, ask)
+        ]
+
+    async def close(self) -> None: ...
 
 
 class CheckedResolver(AbstractResolver):

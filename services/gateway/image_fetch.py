@@ -9,7 +9,7 @@ import aiohttp
 from yarl import URL
 
 from libs.common.errors import InvalidRequest, ServiceError
-from libs.common.public_hosts import AllowedHosts, CheckedResolver
+from libs.common.public_hosts import AllowedHosts, CheckedResolver, SystemResolver
 
 MOST_URLS: Final = 10
 MOST_BYTES: Final = 20 * 1024 * 1024
@@ -32,7 +32,7 @@ async def fetch_images(urls: Iterable[str], hosts: AllowedHosts = PUBLIC) -> dic
     wanted = list(dict.fromkeys(urls))
     if len(wanted) > MOST_URLS:
         raise InvalidRequest(f"a request must not have more than {MOST_URLS} image URLs")
-    connector = aiohttp.TCPConnector(resolver=CheckedResolver(hosts, aiohttp.ThreadedResolver()))
+    connector = aiohttp.TCPConnector(resolver=CheckedResolver(hosts, SystemResolver()))
     try:
         async with (
             asyncio.timeout(ALL_SECONDS),

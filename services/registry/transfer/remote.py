@@ -17,7 +17,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt,
 from yarl import URL
 
 from libs.common.errors import InvalidModelName, InvalidRequest, NotFound, ServiceError
-from libs.common.public_hosts import AllowedHosts, CheckedResolver
+from libs.common.public_hosts import AllowedHosts, CheckedResolver, SystemResolver
 from services.registry import names
 from services.registry.settings import Settings
 from services.registry.transfer import challenges
@@ -71,9 +71,7 @@ class Remotes:
     async def open(cls, settings: Settings, resolver: AbstractResolver | None = None) -> AsyncIterator["Remotes"]:
         """``resolver``: instead of the system's, for tests."""
         hosts = AllowedHosts(settings.allow_private_hosts, "REGISTRY_ALLOW_PRIVATE_HOSTS")
-        connector = aiohttp.TCPConnector(
-            resolver=CheckedResolver(hosts, resolver or aiohttp.ThreadedResolver()), limit=0
-        )
+        connector = aiohttp.TCPConnector(resolver=CheckedResolver(hosts, resolver or SystemResolver()), limit=0)
         # A transfer may take a day, but not be silent for long.
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=settings.stall_seconds)
         async with aiohttp.ClientSession(

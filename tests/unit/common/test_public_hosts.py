@@ -1,11 +1,13 @@
+import asyncio
 import socket
+import threading
 
 import pytest
-from aiohttp import ThreadedResolver
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from libs.common.errors import Forbidden, ServiceError
-from libs.common.public_hosts import AllowedHosts, CheckedResolver
+from libs.common.public_hosts import LOOKUPS_AT_ONCE, AllowedHosts, CheckedResolver, SystemResolver
+from tests.fixtures.buses import eventually
 
 PUBLIC = ["8.8.8.8", "2606:4700::1111", "64:ff9b::808:808", "::ffff:8.8.8.8"]
 NOT_PUBLIC = [
@@ -87,4 +89,28 @@ async def test_a_name_without_a_permitted_address() -> None:
 @pytest.mark.parametrize("host", ["a..b", f"{'a' * 64}.example"])
 async def test_what_cannot_be_a_name_is_not_looked_up(host: str) -> None:
     with pytest.raises(ServiceError, match="not the name of a host"):
-        await CheckedResolver(AllowedHosts(), ThreadedResolver()).resolve(host, 443)
+        await CheckedResolver(AllowedHosts(), SystemResolver()).resolve(host, 443)
+
+
+async def test_names_that_nobody_answers_for_hold_up_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, answered = threading.Semaphore(0), threading.Event()
+
+    def never_in_time(*_args: object, **_named: object) -> list[object]:
+        asked.release()
+        answered.wait()
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", never_in_time)
+    lookups = [asyncio.create_task(SystemResolver().resolve(f"{at}.example")) for at in range(100)]
+    try:
+        for _ in range(LOOKUPS_AT_ONCE):
+            await eventually(lambda: asked.acquire(blocking=False))
+        assert await asyncio.wait_for(asyncio.to_thread(str, 1), 30) == "1"
+    finally:
+        answered.set()
+        await asyncio.gather(*lookups)
+
+
+async def test_the_system_knows_this_machine() -> None:
+    found = await SystemResolver().resolve("localhost", 80)
+    assert ("127.0.0.1", 80) in [(result["host"], result["port"]) for result in found]
