@@ -140,6 +140,20 @@ class TestTools:
         answer = await ask(CREATE, model="echo-tools", messages=history, max_tokens=2, tools=TOOLS)
         assert [block.text for block in answer.content] == [words(2)]
 
+    async def test_tools_are_run_by_the_client(self, client: anthropic.AsyncAnthropic) -> None:
+        ran: list[tuple[str, int]] = []
+
+        @anthropic.beta_async_tool
+        async def weather(city: str, days: int) -> str:
+            """How it will be."""
+            ran.append((city, days))
+            return "snow"
+
+        runner = client.beta.messages.tool_runner(model="echo-tools", messages=HELLO, max_tokens=2, tools=[weather])
+        message = await runner.until_done()
+        assert [block.text for block in message.content if block.type == "text"] == [words(2)]
+        assert ran == [("a0", 1)]
+
     async def test_all_kinds_of_blocks_are_streamed(self, client: anthropic.AsyncAnthropic) -> None:
         thinking: Any = {"type": "adaptive"}
         async with client.messages.stream(
