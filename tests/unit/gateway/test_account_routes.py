@@ -1,6 +1,5 @@
 """Routes of the second factor and of a person's data: what they ask, answer and refuse."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -22,7 +21,7 @@ from libs.common.contracts.auth.second_factor import (
 )
 from libs.common.contracts.exports import ExportedRows
 from libs.common.errors import Forbidden, PreconditionFailed
-from tests.fixtures.gateway import Gateway, a_gateway
+from tests.fixtures.gateway import Gateway
 
 USER = "5f2c9a3e-0000-4000-8000-000000000001"
 OFFERED = OfferedTotp(secret="S", uri="otpauth://totp/x", qr_svg="<svg/>", qr_png="iVBO")
@@ -53,12 +52,6 @@ ROUTES: list[Route] = [
     ("POST", "/users/profile/erase", BOTH, EraseOwn(**BOTH), None, 204),
     ("POST", f"/users/{USER}/erase", None, EraseUser(user_id=USER), None, 204),
 ]
-
-
-@pytest.fixture
-async def gateway() -> AsyncIterator[Gateway]:
-    async with a_gateway() as gateway:
-        yield gateway
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route[0]} {route[1]}")

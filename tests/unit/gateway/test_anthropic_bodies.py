@@ -1,7 +1,6 @@
 """/v1/messages and /v1/messages/count_tokens: what becomes of each field, what is refused, and what is answered."""
 
 import base64
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -32,18 +31,6 @@ WEATHER = {
 }
 TIME = {"type": "custom", "name": "time", "input_schema": {"type": "object", "properties": {}}}
 CALL = {"id": "call_1", "function": {"index": 0, "name": "weather", "arguments": {"city": "Paris"}}}
-
-
-@pytest.fixture
-async def gateway() -> AsyncIterator[Gateway]:
-    async with a_gateway() as gateway:
-        yield gateway
-
-
-@pytest.fixture
-async def http(gateway: Gateway) -> AsyncIterator[httpx.AsyncClient]:
-    async with gateway.client() as http:
-        yield http
 
 
 def a_body(*content: Any, **more: Any) -> dict[str, Any]:
@@ -304,6 +291,7 @@ def a_tool(**changed: Any) -> dict[str, Any]:
         (a_body([{**AN_IMAGE, "source": {"type": "base64", "data": "!"}}], model="tools"), "illegal base64"),
         (a_body([AN_IMAGE]), "image input"),
         (a_body([{"type": "text", "text": "a"}] * 10_001), "more than 10000"),
+        (a_body([{"text": "a"}]), "must have a type"),
         (
             {"messages": [{"role": "assistant", "content": [{"type": "tool_use", "name": "x", "input": {}}]}]},
             "needs an id and a name",
@@ -322,6 +310,8 @@ def a_tool(**changed: Any) -> dict[str, Any]:
         ({"thinking": {"type": "enabled", "display": "all"}}, "thinking.display must be"),
         ({"output_config": {"effort": "huge"}}, "output_config.effort must be"),
         ({"output_config": {"format": {"type": "xml"}}}, "format.type must be json_schema"),
+        ({"output_config": {"format": {}}}, "format.type must be json_schema"),
+        ({"output_config": {"format": {"type": "json_schema"}}}, "format.schema is required"),
         ({"container": "c"}, "container is not supported"),
         ({"mcp_servers": [{"type": "url"}]}, "mcp_servers is not supported"),
     ],

@@ -1,6 +1,6 @@
 """Streams of /v1/messages, byte for byte, and as Anthropic's own types read them."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from libs.common.contracts.tokens import StreamEnd, Usage
 from libs.common.errors import EngineFailed
 from services.gateway.api.anthropic.events import Events
-from tests.fixtures.gateway import Gateway, ScriptedStream, a_gateway
+from tests.fixtures.gateway import Gateway, ScriptedStream
 
 GOLDEN = Path(__file__).with_name("golden")
 EVENT: TypeAdapter[Any] = TypeAdapter(RawMessageStreamEvent)
@@ -45,12 +45,6 @@ SCRIPTS: dict[str, Callable[[], ScriptedStream]] = {
     "nothing": lambda: a_stream().say(end=StreamEnd(usage=USAGE)),
     "broken": lambda: a_stream().say("Hel").fail(EngineFailed()),
 }
-
-
-@pytest.fixture
-async def gateway() -> AsyncIterator[Gateway]:
-    async with a_gateway() as gateway:
-        yield gateway
 
 
 async def streamed(gateway: Gateway, script: ScriptedStream, **asked: Any) -> bytes:

@@ -1,7 +1,6 @@
 """Who may read the audit log, and what of refusals is told to it."""
 
 import json
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -12,17 +11,11 @@ from libs.common.errors import Unauthenticated
 from services.gateway.security_events import MOST, SecurityEvents
 from tests.fixtures.builders import an_identity
 from tests.fixtures.buses import eventually
-from tests.fixtures.gateway import Gateway, a_gateway
+from tests.fixtures.gateway import Gateway
 
 ENTRY = AuditEntry(
     event_id="e", at=1.5, service="auth", action="users.update", seq=7, recorded_at=2.0, previous="00", hash="ff"
 )
-
-
-@pytest.fixture
-async def gateway() -> AsyncIterator[Gateway]:
-    async with a_gateway() as gateway:
-        yield gateway
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ from libs.common.errors import (
     UnsupportedByModel,
 )
 from services.gateway.api import create_app
-from tests.fixtures.gateway import Gateway, ScriptedStream, a_gateway, hello
+from tests.fixtures.gateway import Gateway, ScriptedStream, hello
 
 HELLO: Any = [{"role": "user", "content": "hello"}]
 
@@ -55,12 +55,6 @@ RAISED: dict[type[ServiceError], tuple[type[openai.APIError], type[anthropic.API
     DeadlineExceeded: (openai.InternalServerError, anthropic.GatewayTimeoutError),
     StorageFull: (openai.InternalServerError, anthropic.InternalServerError),
 }
-
-
-@pytest.fixture
-async def gateway() -> AsyncIterator[Gateway]:
-    async with a_gateway() as gateway:
-        yield gateway
 
 
 @pytest.fixture

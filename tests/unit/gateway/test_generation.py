@@ -2,7 +2,6 @@
 
 import base64
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -12,19 +11,7 @@ from libs.common.contracts.gateway import ModelUnloadRequested
 from libs.common.contracts.inference import ChatMessage, InferenceTask, SamplingOptions
 from libs.common.contracts.tokens import Logprob, StreamEnd, TopLogprob
 from libs.common.errors import ContextExceeded, EngineFailed, Overloaded, RequestCancelled, ServiceError, Unavailable
-from tests.fixtures.gateway import END, Gateway, ScriptedStream, a_gateway
-
-
-@pytest.fixture
-async def gateway() -> AsyncIterator[Gateway]:
-    async with a_gateway() as gateway:
-        yield gateway
-
-
-@pytest.fixture
-async def http(gateway: Gateway) -> AsyncIterator[httpx.AsyncClient]:
-    async with gateway.client() as http:
-        yield http
+from tests.fixtures.gateway import END, Gateway, ScriptedStream
 
 
 def lines(response: httpx.Response) -> list[dict[str, Any]]:

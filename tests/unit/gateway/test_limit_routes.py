@@ -1,6 +1,5 @@
 """Doors of limits and usage: whose they are about, who may, and what is passed on."""
 
-from collections.abc import AsyncIterator
 from datetime import date
 from typing import Any
 
@@ -13,16 +12,10 @@ from libs.common.contracts.auth.usage import GetUsage, UsageRow
 from libs.common.contracts.message import Message
 from libs.common.contracts.paging import Page
 from libs.common.contracts.permissions import ROLES, Permission
-from tests.fixtures.gateway import Gateway, a_gateway
+from tests.fixtures.gateway import Gateway
 
 FEW = Limits(requests_per_minute=3)
 ROW = UsageRow(day=date(2026, 11, 21), requests=1, prompt_tokens=2, completion_tokens=3)
-
-
-@pytest.fixture
-async def gateway() -> AsyncIterator[Gateway]:
-    async with a_gateway() as gateway:
-        yield gateway
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -35,18 +35,6 @@ OPERATIONS = [
     ("/api/push", PushModel, {"model": "m"}),
     ("/api/create", CreateModel, {"model": "m", "from": "base"}),
 ]
-
-
-@pytest.fixture
-async def gateway() -> AsyncIterator[Gateway]:
-    async with a_gateway() as gateway:
-        yield gateway
-
-
-@pytest.fixture
-async def http(gateway: Gateway) -> AsyncIterator[httpx.AsyncClient]:
-    async with gateway.client() as http:
-        yield http
 
 
 def reporting(gateway: Gateway, *lines: Progress, error: Failure | None = None) -> Callable[[Any], None]:

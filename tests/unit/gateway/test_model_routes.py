@@ -1,6 +1,5 @@
 """``/api/v1/models``: what is asked of the registry, and what is answered."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -11,7 +10,7 @@ from libs.common.contracts.paging import Page, PageRequest
 from libs.common.contracts.registry import DeleteModel
 from libs.common.contracts.registry.models import AddModel, ChangeModel, FindModels, GetModel, Model
 from libs.common.errors import Forbidden, PreconditionFailed
-from tests.fixtures.gateway import Gateway, a_gateway
+from tests.fixtures.gateway import Gateway
 
 MODEL = Model(
     name="team/m:7b",
@@ -24,12 +23,6 @@ MODEL = Model(
     tags=("a",),
 )
 PATH = "/api/v1/models"
-
-
-@pytest.fixture
-async def gateway() -> AsyncIterator[Gateway]:
-    async with a_gateway() as gateway:
-        yield gateway
 
 
 @pytest.fixture

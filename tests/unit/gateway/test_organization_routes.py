@@ -1,6 +1,5 @@
 """Organizations, members, invitations, roles and keys over HTTP: who is let in, what auth is asked, what is refused."""
 
-from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
 
 import httpx
@@ -32,7 +31,7 @@ from libs.common.contracts.paging import Page, PageRequest
 from libs.common.contracts.permissions import Permission
 from libs.common.errors import PreconditionFailed
 from tests.fixtures.builders import an_identity
-from tests.fixtures.gateway import Gateway, a_gateway
+from tests.fixtures.gateway import Gateway
 
 ID = "00000000-0000-0000-0000-000000000001"
 MEMBER = Member(user_id=ID, email="a@b", role="user", joined_at=1.0, version=3)
@@ -180,12 +179,6 @@ CASES = [
     ),
 ]
 each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.method} {case.path.partition('?')[0]}")
-
-
-@pytest.fixture
-async def gateway() -> AsyncIterator[Gateway]:
-    async with a_gateway() as gateway:
-        yield gateway
 
 
 def let_in(gateway: Gateway, *permissions: Permission) -> httpx.AsyncClient:

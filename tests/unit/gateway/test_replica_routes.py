@@ -1,19 +1,11 @@
-from collections.abc import AsyncIterator
-
 import pytest
 
 from libs.common.contracts.permissions import ROLES, effective
 from libs.common.contracts.registry import ListReplicas, Replica, ReplicateModel
 from libs.common.errors import InvalidRequest, ModelNotFound
-from tests.fixtures.gateway import Gateway, a_gateway
+from tests.fixtures.gateway import Gateway
 
 REPLICA = Replica(node="a", state="syncing", size=10, completed=4, health=1.0, verified_at=None, heard_at=2.0, error="")
-
-
-@pytest.fixture
-async def gateway() -> AsyncIterator[Gateway]:
-    async with a_gateway() as gateway:
-        yield gateway
 
 
 @pytest.mark.parametrize("model", ["m", "host:5000/ns/m:tag", "sha256:" + "a" * 64])

@@ -1,6 +1,5 @@
 """Inference requests over HTTP: whose they are, and how they are read on."""
 
-from collections.abc import AsyncIterator
 from typing import TypeVar
 
 import pytest
@@ -13,18 +12,12 @@ from libs.common.contracts.scheduler.requests import (
     RequestDetails,
     RequestSummary,
 )
-from tests.fixtures.gateway import Gateway, a_gateway
+from tests.fixtures.gateway import Gateway
 
 Asked = TypeVar("Asked", bound=Message)
 
 ID = "0123456789abcdef" * 2
 PATH = f"/api/v1/inference/requests/{ID}"
-
-
-@pytest.fixture
-async def gateway() -> AsyncIterator[Gateway]:
-    async with a_gateway() as gateway:
-        yield gateway
 
 
 def note(gateway: Gateway, query: type[Asked], answer: object) -> list[Asked]:

@@ -1,7 +1,6 @@
 """/v1/responses: what becomes of each field and item, what is refused, and the reply as OpenAI's client reads it."""
 
 import base64
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -33,18 +32,6 @@ CUT_SHORT = StreamEnd(done_reason="length", usage=Usage(prompt_tokens=5, complet
 DEEP: Any = "deep"
 for _ in range(300):
     DEEP = [DEEP]
-
-
-@pytest.fixture
-async def gateway() -> AsyncIterator[Gateway]:
-    async with a_gateway() as gateway:
-        yield gateway
-
-
-@pytest.fixture
-async def http(gateway: Gateway) -> AsyncIterator[httpx.AsyncClient]:
-    async with gateway.client() as http:
-        yield http
 
 
 async def reply(http: httpx.AsyncClient, **body: Any) -> Response:

@@ -32,12 +32,6 @@ async def gateway() -> AsyncIterator[Gateway]:
 
 
 @pytest.fixture
-async def http(gateway: Gateway) -> AsyncIterator[httpx.AsyncClient]:
-    async with gateway.client() as http:
-        yield http
-
-
-@pytest.fixture
 async def caller(gateway: Gateway) -> AsyncIterator[httpx.AsyncClient]:
     async with gateway.client(Authorization="Bearer omx_good") as http:
         yield http

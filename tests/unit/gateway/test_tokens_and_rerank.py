@@ -1,6 +1,5 @@
 """What Ollama's users ask for and Ollama does not have: tokens of texts, and documents in order."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -9,21 +8,9 @@ import pytest
 from libs.common.errors import ContextExceeded, UnsupportedByModel
 from services.gateway.api.ollama.rerank import MOST_DOCUMENTS
 from services.gateway.api.ollama.tokens import MOST_CHARACTERS, MOST_TOKENS, TEXT_FIELDS
-from tests.fixtures.gateway import Gateway, ScriptedStream, a_gateway
+from tests.fixtures.gateway import Gateway, ScriptedStream
 
 ASKED = {"model": "m", "query": "q", "documents": ["a", "ccc", {"text": "bb", "source": "x"}]}
-
-
-@pytest.fixture
-async def gateway() -> AsyncIterator[Gateway]:
-    async with a_gateway() as gateway:
-        yield gateway
-
-
-@pytest.fixture
-async def http(gateway: Gateway) -> AsyncIterator[httpx.AsyncClient]:
-    async with gateway.client() as http:
-        yield http
 
 
 @pytest.mark.parametrize("field", TEXT_FIELDS)

@@ -1,6 +1,5 @@
 """Routes of sessions and users: what they ask of auth, answer and refuse."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
 
@@ -32,7 +31,7 @@ from libs.common.contracts.auth.users import (
 from libs.common.contracts.paging import Page, PageRequest
 from libs.common.errors import PreconditionFailed, RateLimited
 from tests.fixtures.builders import a_session, a_user
-from tests.fixtures.gateway import Gateway, a_gateway
+from tests.fixtures.gateway import Gateway
 
 ID = str(uuid4())
 USER = a_user()
@@ -88,12 +87,6 @@ MANAGED_ROUTES: list[tuple[str, str, Any, Any, Any, int]] = [
     ("DELETE", f"/users/{ID}", None, RemoveUser(user_id=ID), None, 204),
     ("POST", f"/users/{ID}/logout", None, LogOutUser(user_id=ID), None, 204),
 ]
-
-
-@pytest.fixture
-async def gateway() -> AsyncIterator[Gateway]:
-    async with a_gateway() as gateway:
-        yield gateway
 
 
 async def check(http: httpx.AsyncClient, gateway: Gateway, route: tuple[str, str, Any, Any, Any, int]) -> None:

@@ -1,19 +1,11 @@
-from collections.abc import AsyncIterator
-
 import pytest
 
 from libs.common.contracts.registry import ListVersions, ModelVersion, RollBack
 from libs.common.errors import ModelNotFound
-from tests.fixtures.gateway import Gateway, a_gateway
+from tests.fixtures.gateway import Gateway
 
 DIGEST = "a" * 64
 VERSION = ModelVersion(name="m:latest", digest=DIGEST, size=10, created_at=1.0, current=True)
-
-
-@pytest.fixture
-async def gateway() -> AsyncIterator[Gateway]:
-    async with a_gateway() as gateway:
-        yield gateway
 
 
 @pytest.mark.parametrize("model", ["m", "host:5000/ns/m:tag"])
