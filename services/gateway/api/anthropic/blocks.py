@@ -158,6 +158,8 @@ def _texts(blocks: Iterable[Fields]) -> Iterator[str]:
 
 def _pass_over(kind: str) -> None:
     """Raises ``InvalidRequest`` for what the model would have to see."""
+    if not kind:
+        raise InvalidRequest("a block must have a type", param="messages")
     if kind in _UNREADABLE:
         raise InvalidRequest(
             f"a block of type {kind!r} is not supported here: send what is in it as text", param="messages"

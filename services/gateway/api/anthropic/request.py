@@ -129,10 +129,12 @@ def _shows_thinking(body: Fields) -> bool:
 def _read_format(body: Fields) -> OutputFormat:
     """In its place, or in the one it had before."""
     given = body.object("output_config", "OutputConfig")
-    name, within = ("format", given) if given.raw("format") else ("output_format", body)
+    name, within = ("format", given) if given.raw("format") is not None else ("output_format", body)
     if within.raw(name) is None:
         return None
     output = within.object(name, "JSONOutputFormat")
     if output.text("type") != "json_schema":
         raise InvalidRequest(f"{name}.type must be json_schema", param=name)
+    if output.raw("schema") is None:
+        raise InvalidRequest(f"{name}.schema is required", param=name)
     return read_format(output.mapping("schema"))
