@@ -5,13 +5,13 @@
         InvalidModelName             invalid_model_name   400
         ContextExceeded              context_exceeded     400
         UnsupportedByModel           unsupported          400
+        PreviousResponseNotFound     previous_response_not_found  400
       Unauthenticated                unauthenticated      401
         SecondFactorRequired         second_factor_required  401
         WrongCode                    wrong_code           401
       Forbidden                      forbidden            403
       NotFound                       not_found            404
         ModelNotFound                model_not_found      404
-        PreviousResponseNotFound     previous_response_not_found  404
       Conflict                       conflict             409
       PreconditionFailed             precondition_failed  412
       TooLarge                       too_large            413
@@ -87,6 +87,12 @@ class UnsupportedByModel(InvalidRequest):
     code = "unsupported"
 
 
+class PreviousResponseNotFound(InvalidRequest):
+    """there is no such response to go on from"""
+
+    code = "previous_response_not_found"
+
+
 class Unauthenticated(ServiceError):
     """unauthorized"""
 
@@ -121,12 +127,6 @@ class ModelNotFound(NotFound):
     """model not found"""
 
     code = "model_not_found"
-
-
-class PreviousResponseNotFound(NotFound):
-    """there is no such response to go on from"""
-
-    code = "previous_response_not_found"
 
 
 class Conflict(ServiceError):

@@ -109,7 +109,7 @@ async def test_a_conversation_goes_on_through_any_gateway(
         model="echo", input="four", previous_response_id=more.id, instructions="be brief", max_output_tokens=3
     )
     assert [each.usage and each.usage.input_tokens for each in (first, more, last)] == [2, 6, 12]
-    with pytest.raises(openai.NotFoundError) as unknown:
+    with pytest.raises(openai.BadRequestError) as unknown:
         await client.responses.create(model="echo", input="x", previous_response_id="resp_none")
     assert unknown.value.code == "previous_response_not_found"
 

@@ -84,7 +84,9 @@ def _turn(ctx: Context, row: StoredResponse) -> Turn:
 
 
 def _not_found(response_id: str) -> PreviousResponseNotFound:
-    return PreviousResponseNotFound(f"Previous response with id '{response_id[:100]}' not found{_HINT}.")
+    return PreviousResponseNotFound(
+        f"Previous response with id '{response_id[:100]}' not found{_HINT}.", param="previous_response_id"
+    )
 
 
 async def with_references(ctx: Context, caller: Identity, items: Sequence[Any]) -> list[Any]:

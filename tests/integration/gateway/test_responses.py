@@ -159,7 +159,7 @@ async def test_what_is_kept_is_sealed_and_read_back(house: House) -> None:
         for method in ("GET", "DELETE"):
             assert (await http.request(method, f"{PATH}/{shown['id']}")).status_code == 404
         again = await http.post(PATH, json={"model": "m", "input": "x", "previous_response_id": shown["id"]})
-        assert again.status_code == 404
+        assert again.status_code == 400
     assert await house.rows() == []
 
 
@@ -203,7 +203,7 @@ async def test_a_conversation_goes_on(house: House, elsewhere: bool) -> None:
         house.forget_turns()
         body = {"model": "m", "input": "x", "previous_response_id": second["id"]}
         refused = await http.post(PATH, json=body)
-        assert (refused.status_code, refused.json()["error"]["code"]) == (404, "previous_response_not_found")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (400, "previous_response_not_found")
         assert first["id"] in refused.json()["error"]["message"]
 
 
@@ -261,7 +261,7 @@ async def test_what_is_others_is_not_there(house: House) -> None:
             ]:
                 assert (await http.request(method, path)).status_code == 404, path
             body = {"model": "m", "input": "x", "previous_response_id": shown}
-            assert (await http.post(PATH, json=body)).status_code == 404
+            assert (await http.post(PATH, json=body)).json()["error"]["code"] == "previous_response_not_found"
     async with house.http("boss", "o", "admin") as http:
         assert (await http.get(f"{PATH}/{shown}")).status_code == 200
     async with house.gateway.client() as http:
@@ -370,7 +370,7 @@ async def test_what_is_wrong_is_said_at_once(house: House) -> None:
     async with house.http() as http:
         for wrong, status in (
             ({"model": "nothing"}, 404),
-            ({"previous_response_id": "resp_0"}, 404),
+            ({"previous_response_id": "resp_0"}, 400),
             ({"input": []}, 400),
         ):
             answer = await http.post(PATH, json={"model": "m", "input": "x", "background": True, **wrong})
