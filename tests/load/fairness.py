@@ -25,7 +25,7 @@ from services.scheduler.accounts import INPUT_COST, OUTPUT_COST
 from tests.chaos.streams import a_session
 from tests.fixtures.suite import Suite, a_suite
 from tests.load import report
-from tests.load.scenarios import percentile
+from tests.load.scenarios import jain, percentile
 from tests.load.servers import Servers, running_servers
 
 SLOTS: Final = 128
@@ -137,12 +137,6 @@ async def a_key(suite: Suite, organization: str) -> str:
         headers = {"Authorization": f"Bearer {token}"}
         made = await http.post("/api/v1/keys", json={"name": "fairness"}, headers=headers)
         return str(made.raise_for_status().json()["key"])
-
-
-def jain(shares: Sequence[float]) -> float:
-    """1: all the same; 1/n: one has everything."""
-    squares = sum(share * share for share in shares)
-    return sum(shares) ** 2 / (len(shares) * squares) if squares else 0.0
 
 
 async def main(seconds: float, servers: Servers) -> str:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tests.load.client import Load, Sample, a_session, closed_loop, open_loop
@@ -81,6 +81,12 @@ class Measurement:
 def percentile(values: list[float], percent: float) -> float:
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
+
+
+def jain(shares: Sequence[float]) -> float:
+    """1: all the same; 1/n: one has everything."""
+    squares = sum(share * share for share in shares)
+    return sum(shares) ** 2 / (len(shares) * squares) if squares else 0.0
 
 
 async def measure(target: Target, scenario: Scenario, open_rate: float) -> Measurement:

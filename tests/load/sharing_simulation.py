@@ -6,7 +6,7 @@ from typing import Final
 
 from services.scheduler.accounts import INPUT_COST, OUTPUT_COST
 from tests.fixtures.sharing import MODEL, Server
-from tests.load.scenarios import percentile
+from tests.load.scenarios import jain, percentile
 
 TICKS_PER_SECOND: Final = 50
 SLOTS: Final = 16
@@ -70,10 +70,6 @@ def run(ticks: int, small: float, big: float, *, fair: bool = True) -> Run:
         if estimate is not None and server.waited.get(request_id)
     ]
     return Run(served, first, errors)
-
-
-def jain(shares: list[float]) -> float:
-    return sum(shares) ** 2 / (len(shares) * sum(share**2 for share in shares))
 
 
 def _quantiles(run: Run) -> str:
