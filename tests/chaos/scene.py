@@ -112,10 +112,4 @@ async def a_scene(directory: Path, workers: int, chance: random.Random) -> Async
             suite.add_worker(**SLOTS)
         wired = ("worker-0", "scheduler", "scheduler-2", "gateway-2")
         async with laid_wires(suite, wired) as wires, suite.running():
-            yield Scene(suite, servers, wires, [suite.url, other], chance, await _api_key(suite))
-
-
-async def _api_key(suite: Suite) -> str:
-    async with suite.admin() as admin:
-        answer = await admin.post("/api/v1/keys", json={"name": "chaos"})
-        return str(answer.json()["key"])
+            yield Scene(suite, servers, wires, [suite.url, other], chance, await suite.api_key("chaos"))

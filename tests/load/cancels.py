@@ -89,8 +89,8 @@ async def a_scene(directory: Path) -> AsyncIterator[Scene]:
         others = [suite.add_gateway(f"gateway-{number}")[0] for number in range(2, GATEWAYS + 1)]
         for _ in range(2):
             suite.add_worker(slots=str(SLOTS), slots_per_model=str(SLOTS))
-        async with suite.running(), suite.admin() as admin:
-            key = str((await admin.post("/api/v1/keys", json={"name": "cancels"})).json()["key"])
+        async with suite.running():
+            key = await suite.api_key("cancels")
             yield Scene(suite, servers, Wires(), [suite.url, *others], random.Random(1), key)
 
 

@@ -123,8 +123,7 @@ async def main(options: argparse.Namespace, servers: Servers) -> str:
     rows = []
     with tempfile.TemporaryDirectory(prefix="stalls-") as directory:
         async with suite_on(servers, Path(directory)) as suite:
-            async with suite.admin() as admin:
-                api_key = str((await admin.post("/api/v1/keys", json={"name": "stalls"})).json()["key"])
+            api_key = await suite.api_key("stalls")
             for fault in FAULTS:
                 stalls = Stalls()
                 for _ in range(options.rounds):
