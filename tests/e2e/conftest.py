@@ -9,7 +9,7 @@ from tests.fixtures.infra import provided
 from tests.fixtures.installation import Installation, an_installation
 from tests.fixtures.minilm import write_minilm_gguf
 from tests.fixtures.otlp import Collector, running_collector
-from tests.fixtures.suite import Suite, a_suite
+from tests.fixtures.suite import Process, Suite, a_suite
 
 
 @pytest.fixture(scope="package")
@@ -80,3 +80,10 @@ async def admin(suite: Suite) -> AsyncIterator[httpx.AsyncClient]:
     """The first admin, logged in."""
     async with suite.admin() as client:
         yield client
+
+
+@pytest.fixture
+async def second_gateway(suite: Suite) -> AsyncIterator[tuple[str, Process]]:
+    """Its address, and its process, which the test may kill."""
+    async with suite.another_gateway() as address_and_process:
+        yield address_and_process

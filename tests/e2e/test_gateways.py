@@ -11,6 +11,7 @@ import pytest
 import redis.asyncio as redis
 
 from libs.common.token_log.store import card_key, log_key, task_key
+from tests.e2e.test_chat import nothing_runs
 from tests.fixtures.suite import Suite, a_plain_client, eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.chaos]
@@ -35,11 +36,6 @@ async def gateways(suite: Suite, admin: httpx.AsyncClient) -> AsyncIterator[list
             clients.append(await stack.enter_async_context(http))
         await suite.start("gateway-2", "gateway-3")
         yield clients
-
-
-async def nothing_runs(suite: Suite) -> bool:
-    workers = [name for name, process in suite.processes.items() if process.service == "worker"]
-    return not any([await suite.metric(name, "worker_requests_running") for name in workers])
 
 
 async def lines_of(answer: httpx.Response) -> list[dict[str, Any]]:

@@ -1,6 +1,5 @@
 """Limits of a running installation with two gateways, one of which dies; and usage as its ledger has it."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -11,13 +10,6 @@ from tests.fixtures.suite import Process, Suite, eventually
 pytestmark = [pytest.mark.e2e, pytest.mark.chaos]
 
 API = "/api/v1"
-
-
-@pytest.fixture
-async def second(suite: Suite) -> AsyncIterator[tuple[str, Process]]:
-    """Another gateway's address, and its process, which the test may kill."""
-    async with suite.another_gateway() as address_and_process:
-        yield address_and_process
 
 
 async def a_key(admin: httpx.AsyncClient, **limits: int) -> tuple[str, dict[str, str]]:
@@ -34,25 +26,25 @@ async def ask(url: str, key: dict[str, str], model: str = "echo", tokens: int = 
 
 
 async def test_two_gateways_share_a_limit_and_hear_of_its_change(
-    suite: Suite, admin: httpx.AsyncClient, second: tuple[str, Process]
+    suite: Suite, admin: httpx.AsyncClient, second_gateway: tuple[str, Process]
 ) -> None:
     key_id, key = await a_key(admin, requests_per_minute=4)
-    statuses = [(await ask(url, key)).status_code for url in (suite.url, second[0]) * 3]
+    statuses = [(await ask(url, key)).status_code for url in (suite.url, second_gateway[0]) * 3]
     assert statuses == [200, 200, 200, 200, 429, 429]
     assert (await admin.put(f"{API}/limits/key/{key_id}", json={"requests_per_minute": 5})).status_code == 200
 
     async def is_let_in() -> bool:
-        return (await ask(second[0], key)).status_code == 200
+        return (await ask(second_gateway[0], key)).status_code == 200
 
     await eventually(is_let_in, "the gateway knows the new limit")
     assert (await ask(suite.url, key)).status_code == 429
 
 
 async def test_a_gateway_that_dies_leaves_no_slot_taken(
-    suite: Suite, admin: httpx.AsyncClient, second: tuple[str, Process]
+    suite: Suite, admin: httpx.AsyncClient, second_gateway: tuple[str, Process]
 ) -> None:
     _, key = await a_key(admin, concurrent_streams=1, tokens_per_day=1000)
-    url, process = second
+    url, process = second_gateway
     body = {"model": "echo-20", "prompt": "two words", "options": {"num_predict": 100}}
     async with (
         httpx.AsyncClient(headers=key, timeout=30) as http,

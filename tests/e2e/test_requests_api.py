@@ -19,13 +19,6 @@ API = "/api/v1"
 TOKENS = 60
 
 
-@pytest.fixture
-async def second_gateway(suite: Suite) -> AsyncIterator[tuple[str, Process]]:
-    """Its address, and its process, which the test may kill."""
-    async with suite.another_gateway() as address_and_process:
-        yield address_and_process
-
-
 def a_body(prompt: str, model: str = "echo-50", **more: object) -> dict[str, object]:
     return {"model": model, "prompt": prompt, "options": {"num_predict": TOKENS}, **more}
 

@@ -1,13 +1,13 @@
 """A request that kills what runs it is given up after some attempts, with a clear error; others do not suffer."""
 
 import asyncio
-import json
 from typing import Any
 
 import httpx
 import pytest
 
 from libs.common.contracts.scheduler.inference import LOSSES
+from tests.e2e.test_gateways import lines_of
 from tests.e2e.test_preemption import GENERATE, ends_of
 from tests.e2e.test_worker_dies import a_body, revive, whole_answer
 from tests.fixtures.suite import Suite, eventually
@@ -23,10 +23,6 @@ def bystanders(suite: Suite, model: str) -> list["asyncio.Task[str]"]:
 
 def words(count: int) -> str:
     return " ".join(f"w{i}" for i in range(count))
-
-
-async def lines_of(answer: httpx.Response) -> list[dict[str, Any]]:
-    return [json.loads(line) async for line in answer.aiter_lines()]
 
 
 async def test_an_engine_that_dies_each_time_is_given_up(suite: Suite, admin: httpx.AsyncClient) -> None:
