@@ -38,6 +38,10 @@ def a_body(*content: Any, **more: Any) -> dict[str, Any]:
     return {"model": "m", "max_tokens": 20, "messages": messages if content else [], **more}
 
 
+def a_call(arguments: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "tool_use", "id": "c", "name": "weather", "input": arguments}
+
+
 HELLO = a_body("hello")
 
 
@@ -295,6 +299,10 @@ def a_tool(**changed: Any) -> dict[str, Any]:
         (
             {"messages": [{"role": "assistant", "content": [{"type": "tool_use", "name": "x", "input": {}}]}]},
             "needs an id and a name",
+        ),
+        (
+            {"messages": [{"role": "assistant", "content": [a_call({"of": [0] * 40_000}) for _ in range(3)]}]},
+            "more than 100000 values",
         ),
         ({"system": 1}, "system must be"),
         ({"temperature": 1.5}, "temperature must be a number from 0 to 1"),

@@ -6,7 +6,7 @@ from typing import Final
 
 from libs.common.contracts.inference import ChatMessage, ToolCall, ToolFunction
 from libs.common.errors import InvalidRequest
-from services.gateway.api.json_body import MOST_OBJECTS, Fields
+from services.gateway.api.json_body import MOST_OBJECTS, Fields, nodes_of
 from services.gateway.api.ollama.chat import bounded
 from services.gateway.api.openai.messages import read_image
 
@@ -25,6 +25,8 @@ def read_messages(body: Fields, *, urls: bool) -> tuple[ChatMessage, ...]:
     given = body.objects("messages", "MessageParam")
     if not given:
         raise InvalidRequest("messages is required", param="messages")
+    for _node in nodes_of(body.raw("messages"), "messages"):
+        pass  # all of it together is bounded, arguments of calls too: it is read on the event loop
     conversation = _Conversation(urls)
     return bounded([*_system(conversation, body), *conversation.messages(given)])
 
