@@ -29,21 +29,22 @@ Pair = tuple[EndedRequest | None, EndedRequest | None]
 
 async def differences(bus: Bus, accepted_since: float, now: float) -> AsyncIterator[str]:
     """A line for each request on which they differ. Raises ``Unavailable`` if one of the services is away."""
-
-    def ledger(after: str) -> Awaitable[Sequence[EndedRequest]]:
-        return bus.ask(ListLedger(accepted_since=accepted_since, after=after), timeout=30)
-
-    def journal(after: str) -> Awaitable[Sequence[EndedRequest]]:
-        return bus.ask(ListJournal(accepted_since=accepted_since, after=after), timeout=30)
-
-    async for in_ledger, in_journal in _pairs(ledger, journal):
+    async for in_ledger, in_journal in _pairs(ledger(bus, accepted_since), _journal(bus, accepted_since)):
         if line := _difference(in_ledger, in_journal, now - SETTLED_SECONDS):
             yield line
 
 
-async def _pairs(ledger: Page, journal: Page) -> AsyncIterator[Pair]:
+def ledger(bus: Bus, accepted_since: float) -> AsyncIterator[EndedRequest]:
+    """By request id. Raises ``Unavailable``."""
+    return _requests(lambda after: bus.ask(ListLedger(accepted_since=accepted_since, after=after), timeout=30))
+
+
+def _journal(bus: Bus, accepted_since: float) -> AsyncIterator[EndedRequest]:
+    return _requests(lambda after: bus.ask(ListJournal(accepted_since=accepted_since, after=after), timeout=30))
+
+
+async def _pairs(left: AsyncIterator[EndedRequest], right: AsyncIterator[EndedRequest]) -> AsyncIterator[Pair]:
     """Side by side, by request id."""
-    left, right = _requests(ledger), _requests(journal)
     one, other = await anext(left, None), await anext(right, None)
     while one is not None or other is not None:
         if other is None or (one is not None and one.request_id < other.request_id):

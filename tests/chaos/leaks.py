@@ -16,8 +16,7 @@ from pydantic import SecretStr
 from libs.common.bus.dead_letters import list_dead
 from libs.common.bus.rabbit import RabbitBus
 from libs.common.bus.topology import INSTANCE_QUEUE_EXPIRES_MS
-from libs.common.contracts.auth.usage import ListLedger
-from libs.common.ledger_check import SETTLED_SECONDS, differences
+from libs.common.ledger_check import SETTLED_SECONDS, differences, ledger
 from libs.common.settings import RabbitSettings
 from tests.chaos.scene import Scene
 from tests.chaos.verdict import History
@@ -120,11 +119,7 @@ async def _books(scene: Scene, before: Before, histories: Iterable[History]) -> 
     settings = RabbitSettings(url=SecretStr(scene.servers.urls["rabbitmq"]))
     async with RabbitBus.open(settings, "chaos", "chaos") as bus:
         wrong = [line async for line in differences(bus, before.moment, time.time() + SETTLED_SECONDS)]
-        billed: dict[str, int] = {}
-        while page := await bus.ask(
-            ListLedger(accepted_since=before.moment, after=max(billed, default="")), timeout=30
-        ):
-            billed |= {entry.request_id: entry.completion_tokens for entry in page}
+        billed = {entry.request_id: entry.completion_tokens async for entry in ledger(bus, before.moment)}
     for history in histories:
         if history.request_id and history.request_id not in billed:
             wrong.append(f"{history.request_id} is not in the ledger")

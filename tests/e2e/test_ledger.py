@@ -18,10 +18,8 @@ from pydantic import SecretStr
 
 from libs.common.bus.base import Bus, Handlers
 from libs.common.bus.rabbit import RabbitBus
-from libs.common.contracts.auth.usage import ListLedger
-from libs.common.contracts.inference import EndedRequest
 from libs.common.contracts.worker import InferenceFinished
-from libs.common.ledger_check import SETTLED_SECONDS, differences
+from libs.common.ledger_check import SETTLED_SECONDS, differences, ledger
 from libs.common.settings import RabbitSettings
 from tests.fixtures.database import new_database
 from tests.fixtures.infra import provided
@@ -116,13 +114,6 @@ class Seen:
             self.killed_all = True
 
 
-async def whole_ledger(bus: Bus) -> dict[str, EndedRequest]:
-    entries: dict[str, EndedRequest] = {}
-    while page := await bus.ask(ListLedger(accepted_since=0, after=max(entries, default="")), timeout=30):
-        entries |= {entry.request_id: entry for entry in page}
-    return entries
-
-
 @pytest.mark.timeout(300 + REQUESTS)
 async def test_each_request_is_billed_once_as_its_client_saw_it(suite: Suite) -> None:
     chance, seen = random.Random(4), Seen()
@@ -133,7 +124,7 @@ async def test_each_request_is_billed_once_as_its_client_saw_it(suite: Suite) ->
                 group.create_task(seen.client(suite, number))
 
         async def all_is_told() -> bool:
-            return seen.begun <= set(await whole_ledger(bus))
+            return seen.begun <= {entry.request_id async for entry in ledger(bus, 0)}
 
         await eventually(all_is_told, "all that was begun is in the ledger", 90)
 
@@ -142,8 +133,8 @@ async def test_each_request_is_billed_once_as_its_client_saw_it(suite: Suite) ->
             return [line async for line in differences(bus, 0, time.time() + SETTLED_SECONDS)] == []
 
         await eventually(they_agree, "ledger and journal agree", 30)
-        ledger = await whole_ledger(bus)
-    billed = {entry.request_id: (entry.prompt_tokens, entry.completion_tokens) for entry in ledger.values()}
+        entries = {entry.request_id: entry async for entry in ledger(bus, 0)}
+    billed = {entry.request_id: (entry.prompt_tokens, entry.completion_tokens) for entry in entries.values()}
     assert {request_id: billed[request_id] for request_id in seen.complete} == seen.complete
-    assert {ledger[request_id].outcome for request_id in seen.complete} == {"done"}
+    assert {entries[request_id].outcome for request_id in seen.complete} == {"done"}
     assert len(seen.complete) > REQUESTS / 2

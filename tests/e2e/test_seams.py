@@ -18,8 +18,7 @@ from pydantic import SecretStr
 
 from libs.common.bus.base import Bus
 from libs.common.bus.rabbit import RabbitBus
-from libs.common.contracts.auth.usage import ListLedger
-from libs.common.contracts.inference import EndedRequest
+from libs.common.ledger_check import ledger
 from libs.common.settings import RabbitSettings
 from tests.e2e.test_requests_api import becomes, own_node
 from tests.e2e.test_worker_dies import revive
@@ -141,13 +140,6 @@ async def a_bus(suite: Suite) -> AsyncIterator[Bus]:
         yield bus
 
 
-async def ledger_of(bus: Bus, since: float) -> dict[str, EndedRequest]:
-    entries: dict[str, EndedRequest] = {}
-    while page := await bus.ask(ListLedger(accepted_since=since, after=max(entries, default="")), timeout=30):
-        entries |= {entry.request_id: entry for entry in page}
-    return entries
-
-
 @pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen and woken"])
 async def test_every_kind_of_answer_goes_on_and_is_billed_once(
     suite: Suite, admin: httpx.AsyncClient, fault: signal.Signals
@@ -160,13 +152,14 @@ async def test_every_kind_of_answer_goes_on_and_is_billed_once(
     async with a_bus(suite) as bus:
 
         async def all_are_billed() -> bool:
-            ledger = await ledger_of(bus, began)
-            return all(stream.request_id in ledger for stream in streams.values())
+            return {stream.request_id for stream in streams.values()} <= {
+                entry.request_id async for entry in ledger(bus, began)
+            }
 
         await eventually(all_are_billed, "the books are written")
-        ledger = await ledger_of(bus, began)
+        entries = {entry.request_id: entry async for entry in ledger(bus, began)}
     for name, stream in streams.items():
-        entry, found = ledger[stream.request_id], await becomes(admin, stream.request_id, "done")
+        entry, found = entries[stream.request_id], await becomes(admin, stream.request_id, "done")
         answer = expected[name]
         billed = (entry.outcome, entry.prompt_tokens, entry.completion_tokens)
         assert billed == ("done", answer["prompt_eval_count"], answer["eval_count"]), name
