@@ -205,8 +205,9 @@ class TestTools:
     @pytest.mark.parametrize("room", [3, 12])
     async def test_without_room_for_the_call_that_must_come(self, scripted: LoadedEngine, room: int) -> None:
         task = chat(tools=[CLOCK], tool_choice="required", num_predict=room)
-        finish = (await ask(scripted, task, GO_MODEL)).finish
-        assert (finish.done_reason, finish.completion_tokens) == ("length", room)
+        answer = await ask(scripted, task, GO_MODEL)
+        assert (answer.finish.done_reason, answer.finish.completion_tokens) == ("length", room)
+        assert (answer.text, answer.calls) == ("", [])
 
     async def test_a_call_that_must_come_after_a_full_context(self, scripted: LoadedEngine) -> None:
         task = chat("x" * 255, tools=[CLOCK], tool_choice="required", parallel_tool_calls=False, num_predict=200)

@@ -81,12 +81,16 @@ class ToolCallSplitter:
         self._held = ""
         self._searched = 0
         self._calling = False
+        self._expected = False
         self.found = False
         self._over = False
 
     def expect(self) -> str:
-        """A call comes next. Returns the tag in front of it, which will not be seen; nothing if it is a part of it."""
-        self._calling = True
+        """A call comes next. Returns the tag in front of it, which will not be seen; nothing if it is a part of it.
+
+        One that is cut off then is no text either: nobody asked for any.
+        """
+        self._calling = self._expected = True
         return "" if self._tag == "{" else self._tag
 
     def add(self, text: str) -> tuple[str, tuple[dict[str, Any], ...]]:
@@ -105,7 +109,7 @@ class ToolCallSplitter:
     def finish(self) -> str:
         """Content that was held back and turned out to be no call."""
         held, self._held = self._held, ""
-        return "" if self.found else held
+        return "" if self.found or self._expected else held
 
     def _look_for_tag(self) -> str:
         before, tag, _ = self._held.partition(self._tag)
