@@ -40,7 +40,7 @@ PREFLIGHT_HEADERS = {
         "Authorization,Content-Type,Content-Encoding,User-Agent,Accept,X-Requested-With,X-Api-Key,X-Request-Id,"
         "X-Deadline-Ms,If-Match,Idempotency-Key,Anthropic-Version,Anthropic-Beta,Anthropic-Dangerous-Direct-Browser-Access,"
         "OpenAI-Beta,OpenAI-Organization,OpenAI-Project,X-Client-Request-Id,X-Stainless-Arch,X-Stainless-Async,X-Stainless-Custom-Poll-Interval,"
-        "X-Stainless-Helper-Method,X-Stainless-Lang,X-Stainless-OS,X-Stainless-Package-Version,"
+        "X-Stainless-Helper,X-Stainless-Helper-Method,X-Stainless-Lang,X-Stainless-OS,X-Stainless-Package-Version,"
         "X-Stainless-Poll-Helper,X-Stainless-Retry-Count,X-Stainless-Runtime,X-Stainless-Runtime-Version,X-Stainless-Timeout"
     ),
     "Access-Control-Max-Age": "43200",
