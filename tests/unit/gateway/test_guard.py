@@ -8,8 +8,8 @@ from tests.fixtures.gateway import a_gateway
 
 CONTRACT_HEADERS = """
     Authorization Content-Type User-Agent Accept X-Requested-With OpenAI-Beta X-Stainless-Lang X-Stainless-OS
-    X-Stainless-Arch X-Stainless-Retry-Count X-Stainless-Helper X-Api-Key Anthropic-Version Anthropic-Beta X-Request-Id If-Match
-    Anthropic-Dangerous-Direct-Browser-Access Content-Encoding OpenAI-Organization OpenAI-Project
+    X-Stainless-Arch X-Stainless-Retry-Count X-Api-Key Anthropic-Version Anthropic-Beta X-Request-Id If-Match
+    Anthropic-Dangerous-Direct-Browser-Access Content-Encoding OpenAI-Organization OpenAI-Project X-Stainless-Helper
 """
 EXPOSED = """
     X-Request-Id Request-Id Retry-After Retry-After-Ms RateLimit-Remaining X-RateLimit-Remaining-Requests
