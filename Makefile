@@ -1,6 +1,6 @@
 # The only commands anyone needs. `make` prints them.
 .DEFAULT_GOAL := help
-.PHONY: help setup up down restart status logs dead audit-verify ledger-check demo-failover test test-e2e test-rest test-unit check fmt bench chaos contracts lock clean
+.PHONY: help setup up down restart status logs dead audit-verify ledger-check demo-failover test test-e2e-a-f test-e2e-g-z test-rest test-unit check fmt bench chaos contracts lock clean
 
 PYTHON := .venv/bin/python
 
@@ -41,12 +41,15 @@ test: setup ## every test (T=tests/unit for a part)
 ifdef T
 	@$(PYTHON) -m pytest $(T)
 else
-	@$(MAKE) --no-print-directory -j2 -Oline test-e2e test-rest
+	@$(MAKE) --no-print-directory -j3 -Oline test-e2e-a-f test-e2e-g-z test-rest
 endif
 
-# Each half has servers of its own and mostly waits: together they take half the time.
-test-e2e:
-	@$(PYTHON) -m pytest tests/e2e
+# Each third has servers of its own and often waits: together they take little longer than one of them.
+test-e2e-a-f:
+	@$(PYTHON) -m pytest tests/e2e/test_[a-f]*.py
+
+test-e2e-g-z:
+	@$(PYTHON) -m pytest tests/e2e/test_[g-z]*.py
 
 test-rest:
 	@$(PYTHON) -m pytest tests --ignore=tests/e2e

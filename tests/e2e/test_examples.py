@@ -20,12 +20,14 @@ SEEDED = "import random, runpy, sys; random.seed(1); runpy.run_path(sys.argv[1],
 """Some draw what they ask for; each run asks the same."""
 
 ALIASES = {
-    "short": ("gemma4", "llama3.1:8b", "llama3.2"),
+    "short": ("gemma4", "llama3.2"),
+    "longer": ("llama3.1:8b",),
     "capable": ("codellama:7b-code", "gpt-oss:20b", "llama3.1", "qwen3"),
     "thinker": ("deepseek-r1",),
 }
-SHORT = {"num_predict": 150, "temperature": 0, "repeat_penalty": 1.1}
-"""Without the penalty, a list that SmolLM2 begins has no end."""
+SHORT = {"num_predict": 50, "temperature": 0, "repeat_penalty": 1.1}
+LONGER = {**SHORT, "num_predict": 150}
+"""Long enough for a whole object. Without the penalty, a list that SmolLM2 begins has no end."""
 
 CAPABLE_TEMPLATE = """\
 {{- if .Suffix }}{{ .Prompt }} <fill> {{ .Suffix }}
@@ -54,6 +56,7 @@ async def aliases(suite: Suite) -> AsyncIterator[None]:
     async with ollama.AsyncClient(suite.url) as client:
         before = {model.model for model in (await client.list()).models}
         await client.create("short", from_=MODEL, parameters=SHORT)
+        await client.create("longer", from_=MODEL, parameters=LONGER)
         await client.create("capable", from_="short", template=CAPABLE_TEMPLATE)
         await client.create("thinker", from_="short", template=THINKING_TEMPLATE)
         for source, names in ALIASES.items():
