@@ -228,6 +228,8 @@ REFUSALS: list[Refusal] = [
      "ChatRequest.messages must not have more than 10000 items"),
     ("chat", {"model": "m", "messages": [{"tool_calls": [{}] * 1001}]}, 400,
      "ChatRequest.messages.tool_calls must not have more than 1000 items"),
+    ("chat", {"model": "m", "messages": [{"tool_calls": [{"function": {"arguments": {"of": [0] * 40_000}}}] * 3}]}, 400,
+     "invalid messages: more than 100000 values"),
     ("chat", {"model": "m", "messages": [{"tool_calls": [{}] * 1000}] * 11}, 400,
      "messages must not have more than 10000 tool calls"),
     ("chat", {"model": "painter", "messages": MESSAGES}, 400, "image generation models are not currently supported"),

@@ -8,7 +8,7 @@ from starlette.responses import Response
 from libs.common.contracts.inference import ChatMessage, ToolCall, ToolFunction
 from libs.common.errors import InvalidRequest
 from services.gateway.api.door import Call
-from services.gateway.api.json_body import MOST_OBJECTS, Fields
+from services.gateway.api.json_body import MOST_OBJECTS, Fields, nodes_of
 from services.gateway.api.ollama.capabilities import check_model
 from services.gateway.api.ollama.images import check_images
 from services.gateway.api.ollama.lines import Lines, chat_message
@@ -41,6 +41,8 @@ async def chat(call: Call, lines_of: type[Lines] = Lines) -> Response:
 
 
 def read_messages(body: Fields) -> tuple[ChatMessage, ...]:
+    for _node in nodes_of(body.raw("messages"), "messages"):
+        pass  # all of it together is bounded, arguments of calls too: it is read on the event loop
     return bounded(_message(fields) for fields in body.objects("messages", "Message"))
 
 
