@@ -1,5 +1,6 @@
 """Bodies of /v1/chat/completions that are refused before anything is asked of a worker."""
 
+import json
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from tests.fixtures.handlers import asked
 from tests.fixtures.openai_bodies import HELLO, WEATHER, a_named, a_tool, allowed, an_image
 
 CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+LONG_CALL = {"id": "c", "function": {"name": "f", "arguments": json.dumps({"x": [0] * 9_990})}}
+DEEP_CALL = {"id": "c", "function": {"name": "f", "arguments": '{"x":' + "[" * 101 + "]" * 101 + "}"}}
 
 
 @pytest.mark.parametrize(
@@ -52,6 +55,8 @@ CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{
         ({"messages": [{"content": "x"}]}, "role must be"),
         ({"messages": [{"role": "user", "content": [{"type": "text"}] * 4000}] * 3}, "10000 parts"),
         ({"messages": [{"role": "assistant", "tool_calls": [CALL] * 1000}] * 11}, "10000 tool calls"),
+        ({"messages": [{"role": "assistant", "tool_calls": [LONG_CALL]}] * 11}, "100000 values"),
+        ({"messages": [{"role": "assistant", "tool_calls": [DEEP_CALL]}]}, "levels deep"),
         ({"messages": [{"role": "user", "content": None}]}, "content type"),
         ({"messages": [{"role": "assistant", "content": {}, "tool_calls": [CALL]}]}, "content type"),
         ({"messages": [{"role": "assistant", "content": "", "function_call": {"name": "f"}}]}, "'function_call'"),

@@ -1,13 +1,13 @@
 """``messages`` of a chat, with all the forms that their content may have."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from libs.common.contracts.inference import ChatMessage, ToolCall, ToolFunction
 from libs.common.errors import InvalidRequest
 from services.gateway.api.door import Call
-from services.gateway.api.json_body import MOST_OBJECTS, Fields, decode, nodes_of
+from services.gateway.api.json_body import MOST_DATA, MOST_OBJECTS, Fields, decode, nodes_of
 from services.gateway.api.ollama.chat import MOST_CALLS_AT_ONCE, bounded
 from services.gateway.image_fetch import fetch_images, is_url
 
@@ -27,7 +27,7 @@ def read_messages(body: Fields, *, urls: bool) -> tuple[ChatMessage, ...]:
         raise InvalidRequest("[] is too short - 'messages'", param="messages")
     _bound_parts(given)
     names: dict[str, str] = {}
-    return bounded(message for fields in given for message in _messages(fields, names, urls=urls))
+    return bounded(check_arguments(message for fields in given for message in _messages(fields, names, urls=urls)))
 
 
 async def with_images(call: Call, messages: Sequence[ChatMessage]) -> tuple[ChatMessage, ...]:
@@ -144,6 +144,20 @@ def read_arguments(text: str) -> dict[str, Any]:
         arguments = None
     if not isinstance(arguments, dict):
         raise InvalidRequest("invalid tool call arguments", param="messages")
-    for _node in nodes_of(arguments, "tool call arguments"):
-        pass  # as deep as it goes, that is no deeper than we can follow
     return arguments
+
+
+def check_arguments(messages: Iterable[ChatMessage]) -> Iterator[ChatMessage]:
+    """They come as texts, so that looking at the body tells nothing of what is in them: together they are bounded here.
+
+    Raises ``InvalidRequest``.
+    """
+    left = MOST_DATA
+    for message in messages:
+        for call in message.tool_calls:
+            left -= sum(1 for _ in nodes_of(call.function.arguments, "tool call arguments"))
+            if left < 0:
+                raise InvalidRequest(
+                    f"tool call arguments must not have more than {MOST_DATA} values", param="messages"
+                )
+        yield message

@@ -7,7 +7,7 @@ from libs.common.contracts.inference import ChatMessage, ToolCall, ToolFunction
 from libs.common.errors import InvalidRequest
 from services.gateway.api.json_body import MOST_OBJECTS, Fields
 from services.gateway.api.ollama.chat import bounded
-from services.gateway.api.openai.messages import grouped, read_arguments, read_image
+from services.gateway.api.openai.messages import check_arguments, grouped, read_arguments, read_image
 from services.gateway.api.openai.responses.tools import Function
 
 Item = dict[str, Any]
@@ -28,7 +28,7 @@ def read_input(value: Any) -> list[Item]:
 
 def read_messages(earlier: Sequence[Item], given: Sequence[Item], *, urls: bool) -> tuple[ChatMessage, ...]:
     """``given``: the request's own items, which errors are about. Images as in a chat. Raises ``InvalidRequest``."""
-    return bounded(_Conversation(urls=urls).messages([*earlier, *given], first=-len(earlier)))
+    return bounded(check_arguments(_Conversation(urls=urls).messages([*earlier, *given], first=-len(earlier))))
 
 
 class _Conversation:
