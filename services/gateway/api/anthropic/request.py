@@ -10,12 +10,10 @@ from services.gateway.api.anthropic.tools import read_tools
 from services.gateway.api.door import Call
 from services.gateway.api.json_body import Fields
 from services.gateway.api.ollama.capabilities import check_model
-from services.gateway.api.ollama.images import check_images
 from services.gateway.api.ollama.options import resolve_options
 from services.gateway.api.ollama.output_format import read_format
 from services.gateway.api.ollama.request import find_model
-from services.gateway.api.openai.messages import with_images
-from services.gateway.image_fetch import is_url
+from services.gateway.api.openai.messages import have_images, with_images
 
 _EFFORTS: Final[dict[str, Think]] = {"low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "max"}
 _NOT_HERE: Final = ("container", "mcp_servers")
@@ -45,12 +43,11 @@ async def read_request(call: Call, *, to_be_answered: bool = True) -> Asked:
     longest = _max_tokens(body) if to_be_answered else None
     _refuse_what_is_not_here(body)
     messages = read_messages(body, urls=call.ctx.settings.image_urls)
-    images = [image for message in messages for image in message.images]
-    await check_images([image for image in images if not is_url(image)])
+    images = await have_images(messages)
     tools, think, output = read_tools(body), _read_think(body), _read_format(body)
     stops, stream, shows_thinking = body.texts("stop_sequences"), body.flag("stream", False), _shows_thinking(body)
     model = await find_model(call, name)
-    check_model(model, name, "chat", tools=bool(tools.offered), images=bool(images))
+    check_model(model, name, "chat", tools=bool(tools.offered), images=images)
     task = InferenceTask(
         kind="chat",
         messages=await with_images(call, messages),

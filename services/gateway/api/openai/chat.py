@@ -10,15 +10,13 @@ from services.gateway.api.answer import whole_answers
 from services.gateway.api.door import Call
 from services.gateway.api.json_body import Fields
 from services.gateway.api.ollama.capabilities import check_model
-from services.gateway.api.ollama.images import check_images
 from services.gateway.api.ollama.request import MOST_TOP_LOGPROBS
 from services.gateway.api.openai import wire
 from services.gateway.api.openai.answers import Answer
 from services.gateway.api.openai.chat_answer import ChatChunks, whole_choices
-from services.gateway.api.openai.messages import read_messages, with_images
+from services.gateway.api.openai.messages import have_images, read_messages, with_images
 from services.gateway.api.openai.tools import read_tool_use
 from services.gateway.api.sse import stream_events
-from services.gateway.image_fetch import is_url
 
 MOST_CHOICES: Final = 16
 
@@ -42,11 +40,10 @@ async def chat_completions(call: Call) -> Response:
     messages, tools = read_messages(body, urls=call.ctx.settings.image_urls), read_tool_use(body)
     think, output, (logprobs, top) = wire.read_effort(body), wire.read_response_format(body), _logprobs(body)
     options = wire.read_options(body, num_predict=wire.read_longest(body, "max_completion_tokens", "max_tokens"))
-    images = [image for message in messages for image in message.images]
-    await check_images([image for image in images if not is_url(image)])
+    images = await have_images(messages)
     name = body.text("model")
     model = await wire.find_model(call, name)
-    check_model(model, name, "chat", thinking=bool(think), tools=bool(tools.offered), images=bool(images))
+    check_model(model, name, "chat", thinking=bool(think), tools=bool(tools.offered), images=images)
     task = InferenceTask(
         kind="chat",
         messages=await with_images(call, messages),

@@ -9,6 +9,7 @@ from libs.common.errors import InvalidRequest
 from services.gateway.api.door import Call
 from services.gateway.api.json_body import MOST_DATA, MOST_OBJECTS, Fields, decode, nodes_of
 from services.gateway.api.ollama.chat import MOST_CALLS_AT_ONCE, bounded
+from services.gateway.api.ollama.images import check_images
 from services.gateway.image_fetch import fetch_images, is_url
 
 ROLES: Final = {
@@ -28,6 +29,13 @@ def read_messages(body: Fields, *, urls: bool) -> tuple[ChatMessage, ...]:
     _bound_parts(given)
     names: dict[str, str] = {}
     return bounded(check_arguments(message for fields in given for message in _messages(fields, names, urls=urls)))
+
+
+async def have_images(messages: Sequence[ChatMessage]) -> bool:
+    """Raises ``InvalidRequest`` for what is neither base64 nor an address, and for too many."""
+    images = [image for message in messages for image in message.images]
+    await check_images([image for image in images if not is_url(image)])
+    return bool(images)
 
 
 async def with_images(call: Call, messages: Sequence[ChatMessage]) -> tuple[ChatMessage, ...]:

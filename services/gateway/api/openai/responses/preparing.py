@@ -5,12 +5,10 @@ from dataclasses import replace
 from libs.common.contracts.inference import ChatMessage, InferenceTask, ModelRef
 from services.gateway.api.door import Call
 from services.gateway.api.ollama.capabilities import check_model
-from services.gateway.api.ollama.images import check_images
 from services.gateway.api.openai import wire
-from services.gateway.api.openai.messages import with_images
+from services.gateway.api.openai.messages import have_images, with_images
 from services.gateway.api.openai.responses.items import read_messages
 from services.gateway.api.openai.responses.request import Asked
-from services.gateway.image_fetch import is_url
 from services.gateway.responses.conversation import earlier_items, with_references
 
 
@@ -25,11 +23,10 @@ async def prepare(call: Call, asked: Asked) -> tuple[ModelRef, InferenceTask]:
     messages = read_messages(earlier, asked.input, urls=call.ctx.settings.image_urls)
     if asked.instructions:
         messages = (ChatMessage(role="system", content=asked.instructions), *messages)
-    images = [image for message in messages for image in message.images]
-    await check_images([image for image in images if not is_url(image)])
+    images = await have_images(messages)
     tools = asked.tools.use
     model = await wire.find_model(call, asked.model)
-    check_model(model, asked.model, "chat", thinking=bool(asked.think), tools=bool(tools.offered), images=bool(images))
+    check_model(model, asked.model, "chat", thinking=bool(asked.think), tools=bool(tools.offered), images=images)
     return model, InferenceTask(
         kind="chat",
         messages=await with_images(call, messages),
