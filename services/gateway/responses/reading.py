@@ -18,9 +18,9 @@ from services.gateway.store.responses import StoredResponse
 
 T = TypeVar("T")
 
-LOOK_SECONDS: Final = 0.5
+LOOK_SECONDS: Final = 0.1
 LONGEST_LOOK_SECONDS: Final = 3.0
-"""Between looks at a response that waits for its turn."""
+"""Between looks at a response that waits for its turn, or for its end to be kept."""
 
 
 class Reading:
@@ -41,8 +41,6 @@ class Reading:
             async for frame in self._logged(seen):
                 seen, pause = frame.seq, LOOK_SECONDS
                 yield frame
-                if frame.end is not None:
-                    return
             if time.time() > self._row.deadline_at + self._ctx.settings.request_deadline_seconds + GRACE_SECONDS:
                 raise DeadlineExceeded
             await asyncio.sleep(pause)
@@ -52,14 +50,14 @@ class Reading:
             yield frame
 
     async def _logged(self, seen: int) -> AsyncIterator[Frame]:
-        """Up to its end; without the end of a try that failed, which need not be the last."""
+        """Without its end: who has seen that finds the response. And a try that failed need not be the last."""
         log, request_id = self._ctx.token_log, self._row.request_id
         try:
             if not await log.exists(request_id):
                 return
             deadline = time.time() + self._ctx.settings.request_deadline_seconds
             async for frame in tail(log, request_id, seen, deadline):
-                if frame.end is not None and frame.end.error is not None:
+                if frame.end is not None:
                     return
                 yield frame
         except (RedisError, Unavailable, StreamLost, DeadlineExceeded):
