@@ -17,7 +17,15 @@ from libs.common.contracts.gateway import InferenceCancelled
 from libs.common.contracts.inference import InferenceTask
 from libs.common.contracts.tokens import Frame, encode_frame
 from libs.common.database import EVERY_ORGANIZATION, Database
-from libs.common.errors import EngineFailed, Overloaded, ServiceError, StreamLost, Unauthenticated, Unavailable
+from libs.common.errors import (
+    DeadlineExceeded,
+    EngineFailed,
+    Overloaded,
+    ServiceError,
+    StreamLost,
+    Unauthenticated,
+    Unavailable,
+)
 from libs.common.runtime_config import RuntimeConfig
 from libs.common.settings import RedisSettings
 from libs.common.token_log.store import Append, TokenLogStore, log_key
@@ -29,6 +37,7 @@ from services.gateway.lanes import run_lanes
 from services.gateway.responses import background
 from services.gateway.responses.background import Ended, InBackground
 from services.gateway.responses.memory import Turns
+from services.gateway.store import responses as response_store
 from services.gateway.store.responses import StoredResponse
 from tests.fixtures.builders import an_identity
 from tests.fixtures.database import open_database
@@ -231,6 +240,16 @@ async def test_an_item_is_known_by_its_id(house: House) -> None:
             assert (refused.status_code, refused.json()["error"]["param"]) == (400, "input[0]")
 
 
+async def test_items_that_are_only_named_have_a_size_too(house: House) -> None:
+    async with house.http() as http:
+        long = await ask(http, "x" * 2000, store=True)
+        given = (await http.get(f"{PATH}/{long['id']}/input_items")).json()["data"][0]["id"]
+        house.set(max_body_bytes=5000)
+        for count, status in ((2, 200), (3, 400)):
+            body = {"model": "m", "input": [{"type": "item_reference", "id": given}] * count}
+            assert (await http.post(PATH, json=body)).status_code == status
+
+
 async def test_items_are_listed_page_by_page(house: House) -> None:
     async with house.http() as http:
         given = [{"role": "user", "content": str(number)} for number in range(5)]
@@ -278,7 +297,8 @@ class Away:
 async def test_an_answer_is_given_though_it_cannot_be_kept(house: House) -> None:
     house.gateway.ctx = replace(house.ctx, db=cast(Any, Away()))
     async with house.http() as http:
-        assert (await ask(http, store=True))["status"] == "completed"
+        answered = await ask(http, store=True)
+        assert (answered["status"], answered["store"]) == ("completed", False)
         refused = await http.post(PATH, json={"model": "m", "input": "x", "background": True})
         assert refused.status_code == 503
 
@@ -305,6 +325,17 @@ async def test_what_is_old_or_too_much_is_forgotten(house: House) -> None:
     await eventually(are_gone, "they are gone")
     loop.cancel()
     await asyncio.gather(loop, return_exceptions=True)
+
+
+async def test_what_runs_does_not_hide_what_is_too_much(house: House) -> None:
+    async with house.http() as http:
+        oldest = (await ask(http, store=True))["id"]
+        await house.execute("update responses set created_at = now() - interval '1 hour'")
+        for _ in range(2):
+            await ask(http, background=True)
+    async with house.db.transaction(EVERY_ORGANIZATION) as tx:
+        assert await response_store.delete_beyond(tx, 0, 1) == 1
+    assert (oldest,) not in await house.rows()
 
 
 async def test_a_person_and_an_organization_are_forgotten_with_what_they_stored(house: House) -> None:
@@ -353,6 +384,7 @@ async def test_a_response_that_fails_says_why(house: House) -> None:
     async with house.http() as http, house.running():
         failed = await ended(http, (await ask(http, background=True))["id"], "failed")
         assert failed["error"] == {"code": "server_error", "message": "it broke"}
+        house.play = lambda _task: ScriptedStream().fail(DeadlineExceeded())
         late = await http.post(
             PATH, json={"model": "m", "input": "x", "background": True}, headers={"X-Deadline-Ms": "1"}
         )
