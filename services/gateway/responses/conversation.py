@@ -5,6 +5,8 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final
 
+import orjson
+
 from libs.common.contracts.auth.identity import Identity
 from libs.common.contracts.permissions import Permission
 from libs.common.errors import InvalidRequest, NotFound, PreviousResponseNotFound
@@ -22,7 +24,7 @@ MOST_BYTES: Final = 64 * 1024 * 1024
 """Of a whole conversation, sealed."""
 
 MOST_REFERENCES: Final = 100
-"""Responses that one request names items of."""
+"""In one request."""
 
 _ITEM_ID: Final = re.compile(r"[a-z]{1,4}_(?P<response>[0-9a-f]{32})_i?[0-9]{1,6}", re.ASCII)
 
@@ -94,9 +96,12 @@ async def with_references(ctx: Context, caller: Identity, items: Sequence[Any]) 
     named = {number: str(item.get("id")) for number, item in enumerate(items) if _is_reference(item)}
     if len(named) > MOST_REFERENCES:
         raise InvalidRequest(f"input must not have more than {MOST_REFERENCES} references to items", param="input")
-    resolved = list(items)
+    resolved, size, most = list(items), 0, ctx.settings.max_body_bytes
     for number, item_id in named.items():
         resolved[number] = await _item(ctx, caller, item_id, f"input[{number}]")
+        size += len(orjson.dumps(resolved[number]))
+        if size > most:
+            raise InvalidRequest(f"the items that input refers to have more than {most} bytes", param="input")
     return resolved
 
 

@@ -1,6 +1,7 @@
 """Responses in the database: what was asked is sealed as it came, and what was answered as it was shown."""
 
 import asyncio
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -100,16 +101,16 @@ def new_row(
         sealed_request=sealed["sealed_request"],
         sealed_response=sealed.get("sealed_response"),
         created_at=reply.created_at,
-        deadline_at=reply.created_at + deadline_seconds,
+        deadline_at=time.time() + deadline_seconds,
         tries=0,
         losses=0,
     )
 
 
-async def keep(ctx: Context, caller: Identity, reply: Reply, body: dict[str, Any], response: dict[str, Any]) -> None:
+async def keep(ctx: Context, caller: Identity, reply: Reply, body: dict[str, Any], response: dict[str, Any]) -> bool:
     """After its answer, before its end is told: whoever has seen that finds it, through any gateway.
 
-    If the database is away, the answer is given all the same, and is gone then.
+    False if the database is away: the answer is given all the same, and is gone then.
     """
     sealed = await asyncio.to_thread(seal, ctx, reply.id, sealed_request=body, sealed_response=response)
     row = new_row(caller, reply, response["status"], sealed)
@@ -118,11 +119,12 @@ async def keep(ctx: Context, caller: Identity, reply: Reply, body: dict[str, Any
             await store.insert(tx, row, ctx.settings.response_days)
     except (Unavailable, TimeoutError) as error:
         log.warning("a response could not be kept", response=reply.id, reason=str(error))
-        return
+        return False
     items = [*reply.asked.input, *response["output"]]
     size = len(row.sealed_request) + len(row.sealed_response or b"")
     turn = Turn(caller.organization_id, caller.user_id, reply.asked.previous, items, size)
     ctx.turns.put(reply.id, turn)
+    return True
 
 
 def seal(ctx: Context, response_id: str, **values: Any) -> dict[str, bytes]:

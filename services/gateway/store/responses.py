@@ -208,15 +208,15 @@ async def delete_old(tx: Transaction, most: int) -> int:
 
 
 async def delete_beyond(tx: Transaction, most_bytes: int, most: int) -> int:
-    """The oldest of each organization that keeps more than ``most_bytes``: at most ``most`` at once."""
+    """The oldest that have ended of each organization that keeps more than ``most_bytes``: at most ``most`` at once."""
     rows = await tx.execute(
         """
         with measured as (
-            select id, sum(bytes) over (partition by organization_id order by created_at desc, id) as total
+            select id, status, sum(bytes) over (partition by organization_id order by created_at desc, id) as total
             from responses
         )
-        delete from responses where status not in ('queued', 'in_progress') and id in (
-            select id from measured where total > %s limit %s
+        delete from responses where id in (
+            select id from measured where total > %s and status not in ('queued', 'in_progress') limit %s
         )
         """,
         [most_bytes, most],

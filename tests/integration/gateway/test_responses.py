@@ -241,10 +241,10 @@ async def test_an_item_is_known_by_its_id(house: House) -> None:
 
 
 async def test_items_that_are_only_named_have_a_size_too(house: House) -> None:
+    house.set(max_body_bytes=5000)
     async with house.http() as http:
         long = await ask(http, "x" * 2000, store=True)
         given = (await http.get(f"{PATH}/{long['id']}/input_items")).json()["data"][0]["id"]
-        house.set(max_body_bytes=5000)
         for count, status in ((2, 200), (3, 400)):
             body = {"model": "m", "input": [{"type": "item_reference", "id": given}] * count}
             assert (await http.post(PATH, json=body)).status_code == status

@@ -34,7 +34,7 @@ async def _now(call: Call, asked: Asked, *, kept: bool) -> Response:
         return Reply(asked, PREFIX + request_id, created_at, kept)
 
     async def keep(reply: Reply, response: dict[str, object]) -> None:
-        await keeping.keep(ctx, caller, reply, body, response)
+        response["store"] = await keeping.keep(ctx, caller, reply, body, response)
 
     model, task = await prepare(call, asked)
     gathering = Gathering(ctx, reply_of, keep if kept else None)
