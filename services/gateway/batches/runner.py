@@ -45,7 +45,7 @@ class Lines:
     async def note(self, ctx: Context, by: str, work: ClaimedLine, outcome: Answered | Later) -> None:
         if isinstance(outcome, Later):
             async with ctx.db.transaction(work.organization_id) as tx:
-                await line_store.give_back(tx, by, work, lost=outcome.lost)
+                await line_store.give_back(tx, by, work, lost=outcome.lost, asked=outcome.asked)
                 if outcome.seconds:
                     await batch_store.let_wait(tx, work.batch_id, outcome.seconds)
             _answered.labels("later").inc()

@@ -38,10 +38,11 @@ LONGEST_WAIT: Final = 60.0
 
 @dataclass(frozen=True)
 class Later:
-    """As a new request, when it has waited for so long."""
+    """When it has waited for so long: as a new request, unless it was not even ``asked``: one may run already."""
 
     seconds: float = 0.0
     lost: bool = False
+    asked: bool = True
 
 
 def later(error: ServiceError, following: Following, losses: int) -> Later | None:
@@ -49,7 +50,8 @@ def later(error: ServiceError, following: Following, losses: int) -> Later | Non
     if isinstance(error, LimitReached) and following.began:
         return None
     if isinstance(error, NO_ROOM):
-        return Later(min(max(error.retry_after or SHORTEST_WAIT, SHORTEST_WAIT), LONGEST_WAIT))
+        wait = min(max(error.retry_after or SHORTEST_WAIT, SHORTEST_WAIT), LONGEST_WAIT)
+        return Later(wait, asked=following.asked)
     lost = isinstance(error, LOST) and losses < MOST_LOSSES
     never_began = isinstance(error, DeadlineExceeded) and not following.began
     return Later(lost=lost) if lost or never_began else None

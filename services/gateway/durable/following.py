@@ -28,6 +28,9 @@ class Following:
 
     ctx: Context
     request_id: str
+    asked: bool = False
+    """It is known whether a request runs already, and if none did, one was sent."""
+
     began: bool = False
     """A frame came of the request as this gateway sent it."""
 
@@ -53,6 +56,7 @@ class Following:
             runs = await self.ctx.token_log.exists(own_id)
         except RedisError as error:
             raise Unavailable from error
+        self.asked = True
         if runs:
             return _Resumed(self, own_id, self.ctx.settings.request_deadline_seconds)
         stream = await self.ctx.start_inference(

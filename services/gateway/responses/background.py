@@ -113,7 +113,7 @@ class InBackground:
     async def note(self, ctx: Context, by: str, work: StoredResponse, outcome: Ended | Later) -> None:
         if isinstance(outcome, Later):
             async with ctx.db.transaction(work.organization_id) as tx:
-                await store.give_back(tx, by, work, wait=outcome.seconds, lost=outcome.lost)
+                await store.give_back(tx, by, work, wait=outcome.seconds, lost=outcome.lost, asked=outcome.asked)
             _ended.labels("later").inc()
             return
         status = outcome.response["status"]

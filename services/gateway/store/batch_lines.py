@@ -99,14 +99,14 @@ async def keep_claims(tx: Transaction, by: str, ids: Sequence[str], seconds: flo
     )
 
 
-async def give_back(tx: Transaction, by: str, line: ClaimedLine, *, lost: bool) -> None:
-    """Whoever claims it next asks for one try more, which is a request of its own."""
+async def give_back(tx: Transaction, by: str, line: ClaimedLine, *, lost: bool, asked: bool) -> None:
+    """Whoever claims it next asks for one try more, which is a request of its own; for the same if not ``asked``."""
     await tx.execute(
         """
         update batch_lines set claimed_until = now(), tries = %s, losses = %s
         where id = %s and claimed_by = %s and succeeded is null
         """,
-        [line.tries + 1, line.losses + lost, line.id, by],
+        [line.tries + asked, line.losses + lost, line.id, by],
     )
 
 

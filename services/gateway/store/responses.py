@@ -161,15 +161,17 @@ async def stopped(tx: Transaction, ids: Sequence[str]) -> set[str]:
     return set(ids) - {row[0] for row in await rows.fetchall()}
 
 
-async def give_back(tx: Transaction, by: str, response: StoredResponse, *, wait: float, lost: bool) -> None:
-    """Whoever claims it next, after ``wait`` seconds, asks for one try more, which is a request of its own."""
+async def give_back(
+    tx: Transaction, by: str, response: StoredResponse, *, wait: float, lost: bool, asked: bool
+) -> None:
+    """Whoever claims it next, after ``wait`` seconds, asks for one try more; for the same if not ``asked``."""
     await tx.execute(
         """
         update responses set status = 'queued', claimed_until = now(), waits_until = now() + make_interval(secs => %s),
                              tries = %s, losses = %s
         where id = %s and claimed_by = %s and status = 'in_progress'
         """,
-        [wait, response.tries + 1, response.losses + lost, response.id, by],
+        [wait, response.tries + asked, response.losses + lost, response.id, by],
     )
 
 

@@ -525,10 +525,10 @@ async def test_only_whose_claim_it_is_gives_a_line_back(lane: Lane, db: Database
     assert first is not None
     async with db.transaction("o") as tx:
         await line_store.keep_claims(tx, "first", [first.id], 0)
-        await line_store.give_back(tx, "first", first, lost=False)
+        await line_store.give_back(tx, "first", first, lost=False, asked=True)
     assert await claim("third", 60) is None
     async with db.transaction("o") as tx:
-        await line_store.give_back(tx, "second", first, lost=True)
+        await line_store.give_back(tx, "second", first, lost=True, asked=True)
     again = await claim("third", 60)
     assert again == replace(first, tries=1, losses=1)
 

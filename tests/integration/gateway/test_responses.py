@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
+from uuid import NAMESPACE_OID, uuid5
 
 import httpx
 import pytest
@@ -437,6 +438,27 @@ async def test_who_takes_it_over_follows_the_request_that_runs_already(house: Ho
         done = await ended(http, response, "completed")
     assert done["output"][0]["content"][0]["text"] == "Hello"
     assert list(house.asked) == [request_id]
+
+
+async def test_who_takes_it_over_and_cannot_follow_yet_asks_for_nothing_new(house: House) -> None:
+    """Its gateway died, and the rights of who asked for it are not to be had for a moment."""
+    away = [1]
+
+    def describe(_query: DescribeCaller) -> Identity:
+        if away:
+            away.pop()
+            raise Unavailable
+        return acting()
+
+    async with house.http() as http:
+        response = (await ask(http, background=True))["id"]
+        await house.log(uuid5(NAMESPACE_OID, f"{response}/0").hex, "Hel", "lo")
+        house.gateway.bus.answers[DescribeCaller] = describe
+        async with house.running():
+            done = await ended(http, response, "completed")
+    assert not away
+    assert done["output"][0]["content"][0]["text"] == "Hello"
+    assert not house.asked
 
 
 async def test_a_gateway_that_ends_leaves_its_requests_to_the_next(house: House) -> None:
