@@ -25,7 +25,7 @@ from services.gateway.api.openai.responses.request import Asked
 from services.gateway.api.openai.responses.shown import Reply
 from services.gateway.api.openai.responses.story import PREFIX, Story
 from services.gateway.context import Context
-from services.gateway.durable.attempts import Later, NoCallerError, act_for_owner, later
+from services.gateway.durable.attempts import LONGEST_WAIT, Later, NoCallerError, act_for_owner, later
 from services.gateway.durable.following import Following
 from services.gateway.responses import keeping
 from services.gateway.responses.gathering import Gathering
@@ -93,12 +93,18 @@ class InBackground:
         return await store.claim(tx, by, seconds, not_of)
 
     async def run(self, ctx: Context, work: StoredResponse, following: Following) -> Ended | Later:
+        late = work.deadline_at <= time.time()
         try:
             opened = await asyncio.to_thread(keeping.open_row, ctx, work)
         except NotFound:
             return Ended({"status": "failed"}, None)  # nobody can read it either
+        except InvalidRequest as error:
+            log.warning(
+                "a response of another version of the gateway waits for it", response=work.id, why=error.message
+            )
+            return Ended({"status": "failed"}, None) if late else Later(LONGEST_WAIT, asked=False)
         frames: list[Frame] = []
-        if work.deadline_at <= time.time():
+        if late:
             return _failed(opened.reply, frames, DeadlineExceeded())
         try:
             response = await _answer(ctx, opened, following, frames)

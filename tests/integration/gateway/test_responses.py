@@ -5,7 +5,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 from uuid import NAMESPACE_OID, uuid5
 
 import httpx
@@ -21,6 +21,7 @@ from libs.common.database import EVERY_ORGANIZATION, Database
 from libs.common.errors import (
     DeadlineExceeded,
     EngineFailed,
+    InvalidRequest,
     Overloaded,
     ServiceError,
     StreamLost,
@@ -35,7 +36,7 @@ from services.gateway.batches import batches
 from services.gateway.context import Context, FrameStream
 from services.gateway.durable.lane import Lane
 from services.gateway.lanes import run_lanes
-from services.gateway.responses import background
+from services.gateway.responses import background, keeping
 from services.gateway.responses.background import Ended, InBackground
 from services.gateway.responses.memory import Turns
 from services.gateway.store import responses as response_store
@@ -367,6 +368,27 @@ async def test_a_response_in_the_background_is_answered_by_whoever_has_the_time(
         await ask(http, "three", previous_response_id=queued["id"])
     assert said(list(house.asked.values())[-1])[-3:] == [("user", "two"), ("assistant", "Hello"), ("user", "three")]
     assert house.priorities == {"interactive", "batch"}
+
+
+async def test_what_only_another_version_can_read_waits_for_it(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    def not_here(*_given: Any) -> NoReturn:
+        raise InvalidRequest("a field of tomorrow")
+
+    async with house.http() as http:
+        await ask(http, background=True)
+    monkeypatch.setattr(keeping, "open_row", not_here)
+    lane = house.lane()
+    await lane.look()
+    await eventually(lambda: _is(not lane.under_way), "it was looked at")
+    assert await house.rows("status, tries, waits_until > now()") == [("queued", 0, True)]
+    await house.execute("update responses set waits_until = now(), deadline_at = now()")
+    await lane.look()
+    await eventually(lambda: _is(not lane.under_way), "it was looked at again")
+    assert await house.rows("status") == [("failed",)]
+
+
+async def _is(so: bool) -> bool:
+    return so
 
 
 async def test_a_refused_response_waits_and_is_a_request_of_its_own_later(house: House) -> None:
