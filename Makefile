@@ -49,10 +49,10 @@ test-e2e-a-f:
 	@$(PYTHON) -m pytest tests/e2e/test_[a-f]*.py
 
 test-e2e-g-z:
-	@$(PYTHON) -m pytest tests/e2e/test_[g-z]*.py
+	@$(PYTHON) -m pytest tests/e2e/test_[g-z]*.py tests/chaos tests/load
 
 test-rest:
-	@$(PYTHON) -m pytest tests --ignore=tests/e2e
+	@$(PYTHON) -m pytest tests --ignore=tests/e2e --ignore=tests/chaos --ignore=tests/load
 
 test-unit: setup ## the tests that need no server
 	@$(PYTHON) -m pytest tests/unit tests/contracts tests/architecture
