@@ -49,7 +49,7 @@ class Rendering(Protocol):
         """The answer ends here with an error, after its status was sent."""
 
 
-class Following:
+class Requests:
     """The requests of one answer: their frames as they come. Close it in every case."""
 
     def __init__(self, streams: Sequence[FrameStream]) -> None:
@@ -116,11 +116,11 @@ class StreamedAnswer(Response):
     """Sends each frame as it comes; closes the requests in every case."""
 
     def __init__(
-        self, following: Following, first: Numbered, rest: AsyncGenerator[Numbered, None], rendering: Rendering
+        self, requests: Requests, first: Numbered, rest: AsyncGenerator[Numbered, None], rendering: Rendering
     ) -> None:
         super().__init__(media_type=rendering.media_type)
         del self.headers["content-length"]
-        self._following, self._first, self._rest, self._rendering = following, first, rest, rendering
+        self._requests, self._first, self._rest, self._rendering = requests, first, rest, rendering
         self._sent_at = time.monotonic()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -134,7 +134,7 @@ class StreamedAnswer(Response):
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
             await self._rest.aclose()
-            await self._following.aclose()
+            await self._requests.aclose()
 
     @asynccontextmanager
     async def _silence_broken(self, send: Send) -> AsyncIterator[None]:
@@ -159,7 +159,7 @@ class StreamedAnswer(Response):
 
     async def _rendered(self) -> AsyncGenerator[bytes, None]:
         rendering, (choice, frame) = self._rendering, self._first
-        before = rendering.opening(self._following.request_id)
+        before = rendering.opening(self._requests.request_id)
         try:
             yield before + _written(rendering, frame, choice)
             async for choice, frame in self._rest:
@@ -179,34 +179,34 @@ async def stream_answer(
     call: Call, model: ModelRef, tasks: Sequence[InferenceTask], rendering: Rendering
 ) -> StreamedAnswer:
     """Waits for the first frame, so that what fails before it is answered with its own status."""
-    following = await _start(call, model, tasks)
-    frames = following.frames()
+    requests = await _start(call, model, tasks)
+    frames = requests.frames()
     try:
         first = await anext(frames)
     except BaseException:
         await frames.aclose()
-        await following.aclose()
+        await requests.aclose()
         raise
     finally:
-        following.tell(call)
-    return StreamedAnswer(following, first, frames, rendering)
+        requests.tell(call)
+    return StreamedAnswer(requests, first, frames, rendering)
 
 
 async def whole_answers(
     call: Call, model: ModelRef, tasks: Sequence[InferenceTask], shown: Callable[[Frame], Frame] = lambda frame: frame
 ) -> list[tuple[Frame, StreamEnd]]:
     """For each task the last frame, with everything in it that came before. ``shown``: what is told of a frame."""
-    following = await _start(call, model, tasks)
+    requests = await _start(call, model, tasks)
     gathered = [_Gathered() for _ in tasks]
-    frames = following.frames()
+    frames = requests.frames()
     try:
         async for choice, frame in frames:
             gathered[choice].add(shown(frame))
         return [each.whole() for each in gathered]
     finally:
-        following.tell(call)
+        requests.tell(call)
         await frames.aclose()
-        await following.aclose()
+        await requests.aclose()
 
 
 async def whole_answer(call: Call, model: ModelRef, task: InferenceTask) -> tuple[Frame, StreamEnd]:
@@ -242,7 +242,7 @@ class _Gathered:
         return whole, self._last.end
 
 
-async def _start(call: Call, model: ModelRef, tasks: Sequence[InferenceTask]) -> Following:
+async def _start(call: Call, model: ModelRef, tasks: Sequence[InferenceTask]) -> Requests:
     """All of them, or none."""
     streams: list[FrameStream] = []
     try:
@@ -253,7 +253,7 @@ async def _start(call: Call, model: ModelRef, tasks: Sequence[InferenceTask]) ->
                 )
             )
     except BaseException:
-        await Following(streams).aclose()
+        await Requests(streams).aclose()
         raise
     call.name_request(streams[0].request_id)
-    return Following(streams)
+    return Requests(streams)

@@ -9,7 +9,7 @@ import pytest
 from libs.common.contracts.tokens import Frame, StreamEnd
 from libs.common.errors import EngineFailed, ServiceError, StreamLost
 from services.gateway.api import answer
-from services.gateway.api.answer import Following, StreamedAnswer
+from services.gateway.api.answer import Requests, StreamedAnswer
 from tests.fixtures.gateway import END, ScriptedStream
 
 
@@ -51,9 +51,9 @@ class Client:
 
 
 async def received(streams: Sequence[ScriptedStream], client: Client, silence: bytes = b"") -> str:
-    following = Following(streams)
-    frames = following.frames()
-    response = StreamedAnswer(following, await anext(frames), frames, Plain(silence))
+    requests = Requests(streams)
+    frames = requests.frames()
+    response = StreamedAnswer(requests, await anext(frames), frames, Plain(silence))
     await response({"type": "http"}, _never, client.send)
     assert client.complete
     assert all(stream.closed.is_set() for stream in streams)

@@ -96,11 +96,11 @@ def split(frame: Frame) -> tuple[Frame | None, Frame]:
 
 
 def logprob(entry: Logprob) -> dict[str, Any]:
-    shown = _token(entry)
+    shown = token_shown(entry)
     if entry.top:
-        shown["top_logprobs"] = [_token(other) for other in entry.top]
+        shown["top_logprobs"] = [token_shown(other) for other in entry.top]
     return shown
 
 
-def _token(entry: Logprob | TopLogprob) -> dict[str, Any]:
+def token_shown(entry: Logprob | TopLogprob) -> dict[str, Any]:
     return {"token": entry.token, "logprob": entry.logprob, "bytes": list(entry.data)}

@@ -5,8 +5,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from libs.common.contracts.tokens import Frame, Logprob, StreamEnd, TopLogprob
+from libs.common.contracts.tokens import Frame, StreamEnd
 from services.gateway.api.ollama.lines import split
+from services.gateway.api.openai import wire
 from services.gateway.api.openai.answers import Answer, Chunks, finish_reason
 
 
@@ -76,9 +77,4 @@ def _call(call: dict[str, Any], index: int) -> dict[str, Any]:
 def _logprobs(frame: Frame) -> dict[str, Any]:
     if not frame.logprobs:
         return {}
-    content = [{**_token(each), "top_logprobs": [_token(other) for other in each.top]} for each in frame.logprobs]
-    return {"logprobs": {"content": content}}
-
-
-def _token(entry: Logprob | TopLogprob) -> dict[str, Any]:
-    return {"token": entry.token, "logprob": entry.logprob, "bytes": list(entry.data)}
+    return {"logprobs": {"content": [wire.logprob(each) for each in frame.logprobs]}}

@@ -7,10 +7,12 @@ from typing import Any, Final
 from starlette.responses import Response
 
 from libs.common.contracts.inference import InferenceTask, ModelRef, OutputFormat, SamplingOptions, Think
+from libs.common.contracts.tokens import Logprob
 from libs.common.errors import InvalidRequest
 from services.gateway.api.door import Call
 from services.gateway.api.json_body import Fields
 from services.gateway.api.ollama import request
+from services.gateway.api.ollama.lines import token_shown
 from services.gateway.api.ollama.options import LARGEST_INT32, resolve_options
 from services.gateway.api.ollama.output_format import read_format
 from services.gateway.api.ollama.wire import encode
@@ -183,6 +185,11 @@ async def find_model(call: Call, name: str) -> ModelRef:
     if not name:
         raise InvalidRequest("model is required", param="model")
     return await request.find_model(call, name)
+
+
+def logprob(entry: Logprob) -> dict[str, Any]:
+    """With its alternatives, though there be none."""
+    return {**token_shown(entry), "top_logprobs": [token_shown(other) for other in entry.top]}
 
 
 def created() -> int:

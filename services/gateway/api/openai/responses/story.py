@@ -7,8 +7,9 @@ import json
 from collections.abc import Iterator
 from typing import Any, Final
 
-from libs.common.contracts.tokens import Frame, Logprob, StreamEnd, TopLogprob
+from libs.common.contracts.tokens import Frame, Logprob, StreamEnd
 from libs.common.errors import ServiceError
+from services.gateway.api.openai import wire
 from services.gateway.api.openai.responses.items import Item
 from services.gateway.api.openai.responses.shown import Reply
 from services.gateway.api.openai.responses.tools import Function
@@ -90,7 +91,7 @@ class Story:
             self._open = _Said(self._id("msg"), len(self.output))
             yield from self._open.begin()
         if text:
-            yield self._open.grow(text, [_logprob(each) for each in logprobs])
+            yield self._open.grow(text, [wire.logprob(each) for each in logprobs])
 
     def _close(self, status: str = "completed") -> Iterator[Event]:
         if self._open is not None:
@@ -194,11 +195,3 @@ class _Said:
     @staticmethod
     def _part(text: str, logprobs: list[dict[str, Any]]) -> dict[str, Any]:
         return {"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs}
-
-
-def _logprob(entry: Logprob) -> dict[str, Any]:
-    return {**_token(entry), "top_logprobs": [_token(other) for other in entry.top]}
-
-
-def _token(entry: Logprob | TopLogprob) -> dict[str, Any]:
-    return {"token": entry.token, "logprob": entry.logprob, "bytes": list(entry.data)}
